@@ -39,7 +39,14 @@ var (
 	ErrIO = errors.New("input/output error of the store")
 )
 
-// Sentinels lists all of the above, for exhaustive tables and their tests.
+// ErrAmbiguous goes along with ErrPrecondition or ErrNotExist, and never
+// alone: an earlier attempt of the same change failed without an answer and may
+// have won, so that the one who "was first" may be the caller itself. Compare
+// the content before believing in a conflict. It says nothing that an errno
+// could, and so is not among the [Sentinels].
+var ErrAmbiguous = errors.New("an earlier attempt may have succeeded")
+
+// Sentinels lists the errors by which a failure is classified, for exhaustive tables and their tests.
 func Sentinels() []error {
 	return []error{
 		ErrNotExist, ErrNoBucket, ErrPrecondition, ErrPermission, ErrCredentials, ErrThrottled, ErrTransient,
