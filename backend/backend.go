@@ -44,13 +44,16 @@ type Backend interface {
 	// Put stores the whole object atomically: readers see the old or the new
 	// one, and after a nil error it survives any crash of this machine (for a
 	// local store) or is acknowledged by the store. ErrPrecondition is
-	// returned when opts.Cond does not hold, ErrBadKey when the store can
+	// returned when opts.Cond does not hold (also for IfMatch of an object
+	// that is not there), an error of src as it is (io.ErrUnexpectedEOF when
+	// it is shorter than its Size), ErrBadKey when the store can
 	// never hold such a key, ErrTooLarge when the source is over
 	// Caps().MaxPut bytes. The returned Info has the ETag of what was stored.
 	Put(ctx context.Context, key string, src Source, opts PutOptions) (Info, error)
 
 	// Delete removes the object. Deleting what is not there succeeds, unless
 	// cond.IfMatch is set: then it returns ErrNotExist or ErrPrecondition.
+	// cond.IfAbsent is ErrInvalid.
 	Delete(ctx context.Context, key string, cond Cond) error
 
 	// ListPage returns one page of keys in ascending byte order.
@@ -92,7 +95,8 @@ type Source interface {
 }
 
 // Cond is the condition of a change. The zero value is no condition. At most
-// one field is set.
+// one field is set, else ErrInvalid. Where Caps says that the bucket does not
+// honour a condition, it gives ErrUnsupported or is ignored: callers do without.
 type Cond struct {
 	IfMatch  string // the object must exist with this ETag
 	IfAbsent bool   // the object must not exist
@@ -103,14 +107,19 @@ type GetOptions struct {
 	Offset    int64
 	Length    int64  // bytes; 0 is up to the end
 	IfMatch   string // fail with ErrPrecondition where the ETag is another
-	VersionID string // this version, on a versioned bucket
+	VersionID string // this version; ErrUnsupported where the bucket has none
 }
 
 // PutOptions goes with a Put or an assembly.
 type PutOptions struct {
-	Cond        Cond
-	Metadata    map[string]string // names in lower case: letters, digits, '-' and '_'
-	ContentType string            // empty: application/octet-stream
+	Cond Cond
+
+	// Metadata: names in lower case, of ASCII letters, digits, '-' and '_';
+	// values of printable ASCII without a space at either end; else
+	// ErrInvalid. ErrTooLarge above Caps().MaxMetadata. Dropped where
+	// Caps().Metadata is false.
+	Metadata    map[string]string
+	ContentType string // empty: application/octet-stream
 }
 
 // ListOptions selects a page.
@@ -180,8 +189,9 @@ type Assembler interface {
 }
 
 // Assembly is one object being built. Parts are numbered from 1, without
-// gaps in the end, and may be sent in any order and in parallel; sending a
-// number again replaces that part. Either Complete or Abort ends it.
+// gaps in the end (ErrInvalid at Complete, as for no parts at all), and may be
+// sent in any order and in parallel; sending a number again replaces that
+// part. A Complete that succeeds, or Abort, ends it.
 type Assembly interface {
 	PutPart(ctx context.Context, number int, src Source) error
 	// CopyPart takes length bytes at offset of object key, which must have
