@@ -219,7 +219,12 @@ type AttrChange struct {
 	GID   *uint32
 	Mtime *time.Time
 	Atime *time.Time
-	Size  *int64 // truncate or extend; File.SetAttr and regular files only
+	Size  *int64 // truncate or extend; regular files only
+
+	// Base, if set, is the version that must be current: ErrStale otherwise,
+	// so that who holds the content of it knows that the version returned
+	// has the same.
+	Base string
 
 	// Xattr sets or, with a nil Value, removes one extended attribute.
 	Xattr *XattrChange
