@@ -26,7 +26,8 @@ type Options struct {
 	Caps func(*backend.Caps)
 
 	// IgnoreConds makes conditions that are switched off be ignored without
-	// a word, as some stores do.
+	// a word, as some stores do; those of Copy, which a provider has to know,
+	// still give ErrUnsupported.
 	IgnoreConds bool
 
 	Versions bool // keep all versions, and have the Versioner

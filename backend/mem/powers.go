@@ -22,7 +22,7 @@ var (
 
 func (b powerful) Copy(ctx context.Context, src, dst string, opts backend.CopyOptions) (backend.Info, error) {
 	put := backend.PutOptions{Cond: opts.Cond, Metadata: opts.Metadata}
-	if !b.caps.Copy {
+	if !b.caps.Copy || !b.caps.CondCopy && opts.Cond != (backend.Cond{}) {
 		return backend.Info{}, backend.Fail("copy", dst, backend.ErrUnsupported, nil)
 	}
 	if err := b.checkPut(ctx, "copy", dst, 0, put, b.caps.CondCopy, b.caps.CondCopy); err != nil {
