@@ -119,6 +119,11 @@ type ConflictError struct {
 	Kept Path // where the loser is; the root where it was not kept
 }
 
+func (e *ConflictError) Error() string { panic("TODO") }
+
+// Unwrap makes it ErrStale.
+func (e *ConflictError) Unwrap() error { return ErrStale }
+
 // SetAttr implements Tree; Size is ErrUnsupported.
 func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, error) {
 	panic("TODO")
