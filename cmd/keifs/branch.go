@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keifs/keifs/store"
+)
+
+func branchCommand() *cobra.Command {
+	s := newSettings()
+	var url, in string
+	cmd := &cobra.Command{
+		Use:   "branch [NAME]",
+		Short: "List the branches, or make an empty one",
+		Long: `List the branches of a store, or make an empty branch. The store is that of the
+mount which contains the current directory, or -C DIR, or --store URL.`,
+		Args: between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := s.branches(cmd.Context(), url, in)
+			if err != nil {
+				return err
+			}
+			defer b.close()
+			if len(args) > 0 {
+				return b.create(cmd.Context(), args[0])
+			}
+			names, err := b.list(cmd.Context())
+			for _, name := range names {
+				mark := " "
+				if name == b.current {
+					mark = "*"
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), mark, name)
+			}
+			return err
+		},
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().StringVarP(&in, "directory", "C", ".", "act as if started in `DIR`")
+	cmd.Flags().StringVar(&url, "store", "", "`URL` of a store, mounted or not")
+	cmd.Flags().AddFlagSet(s.storeFlags())
+	return cmd
+}
+
+// branches are those of a mount or of a store.
+type branches struct {
+	current string // the one the working directory lies in
+	list    func(context.Context) ([]string, error)
+	create  func(context.Context, string) error
+	close   func()
+}
+
+func (s *settings) branches(ctx context.Context, url, in string) (branches, error) {
+	if url != "" {
+		return s.storeBranches(ctx, url)
+	}
+	dir, err := resolveDir(in)
+	if err != nil {
+		return branches{}, fail(exitDir, "%w", err)
+	}
+	e, ok, err := mountContaining(dir)
+	if err != nil {
+		return branches{}, err
+	}
+	if !ok {
+		return branches{}, usageError("%s is not in a mount of keifs: name one with -C DIR, or a store with --store URL", dir)
+	}
+	return mountBranches(e.dir, dir), nil
+}
+
+// mountBranches are the directories of a mount's root.
+func mountBranches(root, dir string) branches {
+	b := branches{close: func() {}}
+	if rel, err := filepath.Rel(root, dir); err == nil && rel != "." {
+		b.current = firstComponent(rel)
+	}
+	b.list = func(context.Context) ([]string, error) {
+		entries, err := os.ReadDir(root)
+		entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !e.IsDir() })
+		names := make([]string, len(entries))
+		for i, e := range entries {
+			names[i] = e.Name()
+		}
+		return names, err
+	}
+	b.create = func(_ context.Context, name string) error {
+		if filepath.Base(name) != name {
+			return usageError("%q is no name for a branch", name)
+		}
+		err := os.Mkdir(filepath.Join(root, name), 0o777)
+		switch {
+		case errors.Is(err, fs.ErrExist):
+			return fmt.Errorf("branch %s exists already", name)
+		case errors.Is(err, fs.ErrInvalid):
+			return usageError("%q is no name for a branch", name)
+		case err != nil:
+			return fmt.Errorf("branch %s: %w", name, err)
+		}
+		return nil
+	}
+	return b
+}
+
+func firstComponent(rel string) string {
+	for {
+		dir := filepath.Dir(rel)
+		if dir == "." {
+			return rel
+		}
+		rel = dir
+	}
+}
+
+// branchNames lists the directories of a root.
+func branchNames(ctx context.Context, root entryLister) ([]string, error) {
+	var names []string
+	for e, err := range root.List(ctx, store.Path{}) {
+		if err != nil {
+			return names, err
+		}
+		if e.IsDir() {
+			names = append(names, e.Name)
+		}
+	}
+	return names, nil
+}
+
+// makeBranch makes an empty branch.
+func makeBranch(ctx context.Context, root entryMaker, name string, attr store.Attr) error {
+	p, err := store.ParsePath(name)
+	if err == nil {
+		_, err = root.Mkdir(ctx, p, attr)
+	}
+	switch {
+	case errors.Is(err, store.ErrBadName):
+		return usageError("%q is no name for a branch", name)
+	case errors.Is(err, store.ErrExist):
+		return fmt.Errorf("branch %s exists already", name)
+	case err != nil:
+		return fmt.Errorf("branch %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// settings are the options that flags, -o, the environment and the
+// configuration file have in common. The flag set is the only list of them:
+// names, kinds, defaults and help come from it everywhere.
+type settings struct {
+	flags *pflag.FlagSet
+
+	config string
+
+	endpoint, region, profile           string
+	pathStyle, anonymous, requesterPays bool
+	storageClass, sse, sseKMSKeyID      string
+
+	readOnly, allowOther bool
+	uid, gid             ident
+	umask                octal
+	conflict             choice
+
+	cache       choice
+	cacheDir    string
+	cacheSize   byteSize
+	metadataTTL time.Duration
+
+	logLevel   choice
+	logFile    string
+	foreground bool
+	debugFuse  bool
+}
+
+func newSettings() *settings {
+	s := &settings{
+		umask:     0o022,
+		conflict:  oneOf("keep-both", "fail", "overwrite"),
+		cache:     oneOf("on", "off"),
+		cacheSize: 10 << 30,
+		logLevel:  oneOf("info", "debug", "warn", "error"),
+	}
+	f := pflag.NewFlagSet("keifs", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.StringVar(&s.config, "config", "", "configuration `file` (default $XDG_CONFIG_HOME/keifs/config.toml)")
+
+	f.StringVar(&s.endpoint, "endpoint", "", "`URL` of the S3 endpoint, for stores that are not AWS")
+	f.StringVar(&s.region, "region", "", "`region` of the bucket (default: that of the AWS configuration)")
+	f.StringVar(&s.profile, "profile", "", "`profile` of the AWS configuration")
+	f.BoolVar(&s.pathStyle, "path-style", false, "address buckets as endpoint/bucket (default with --endpoint)")
+	f.BoolVar(&s.anonymous, "anonymous", false, "sign nothing: for public buckets")
+	f.BoolVar(&s.requesterPays, "requester-pays", false, "pay for the requests to somebody else's bucket")
+	f.StringVar(&s.storageClass, "storage-class", "", "storage `class` of what is written (default: the bucket's)")
+	f.StringVar(&s.sse, "sse", "", "server-side encryption `algorithm` of what is written: AES256, aws:kms or aws:kms:dsse")
+	f.StringVar(&s.sseKMSKeyID, "sse-kms-key-id", "", "`key` id for --sse aws:kms")
+
+	f.BoolVar(&s.readOnly, "read-only", false, "change nothing (-o ro)")
+	f.BoolVar(&s.allowOther, "allow-other", false, "let other users use the mount")
+	f.Var(&s.uid, "uid", "owner of files that have none of their own (default: who mounts)")
+	f.Var(&s.gid, "gid", "group of files that have none of their own (default: of who mounts)")
+	f.Var(&s.umask, "umask", "permissions that files without a mode of their own lack")
+	f.Var(&s.conflict, "conflict", "what becomes of a change to a file that somebody else changed meanwhile")
+
+	f.Var(&s.cache, "cache", "the local cache; without it every call asks the store")
+	f.StringVar(&s.cacheDir, "cache-dir", "", "`dir` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
+	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk")
+	f.DurationVar(&s.metadataTTL, "metadata-ttl", time.Second, "how long names and attributes are believed; 0s asks every time")
+
+	f.Var(&s.logLevel, "log-level", "the least that is logged")
+	f.StringVar(&s.logFile, "log-file", "", "log `file` (default: one a mount, below $XDG_STATE_HOME/keifs; stderr with --foreground)")
+	f.BoolVar(&s.foreground, "foreground", false, "do not return before the unmount")
+	f.BoolVar(&s.debugFuse, "debug-fuse", false, "log every request of the kernel")
+	s.flags = f
+	return s
+}
+
+// storeFlags are the flags that say how a store is reached, for the commands
+// that mount nothing.
+func (s *settings) storeFlags() *pflag.FlagSet {
+	some := pflag.NewFlagSet("store", pflag.ContinueOnError)
+	some.SortFlags = false
+	for _, name := range []string{
+		"config", "endpoint", "region", "profile", "path-style", "anonymous", "requester-pays",
+		"storage-class", "sse", "sse-kms-key-id",
+	} {
+		some.AddFlag(s.flags.Lookup(name))
+	}
+	return some
+}

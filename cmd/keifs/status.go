@@ -1,0 +1,189 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// mountStatus is what status shows of one mount.
+type mountStatus struct {
+	Dir      string          `json:"dir"`
+	Store    string          `json:"store"`
+	State    string          `json:"state"` // mounted, unmounting, dead, or unknown (no control socket)
+	PID      int             `json:"pid,omitempty"`
+	Version  string          `json:"version,omitempty"`
+	Since    time.Time       `json:"since,omitzero"`
+	ReadOnly bool            `json:"read_only"`
+	Log      string          `json:"log,omitempty"`
+	CacheDir string          `json:"cache_dir,omitempty"`
+	Branches []string        `json:"branches,omitempty"`
+	Pending  []pendingStatus `json:"pending"`
+	Errors   []string        `json:"errors,omitempty"` // what this status could not find out
+
+	stackStatus
+}
+
+// pendingStatus is a file that is not in the bucket yet.
+type pendingStatus struct {
+	Branch string    `json:"branch"`
+	Path   string    `json:"path"`
+	State  string    `json:"state"`
+	Bytes  int64     `json:"bytes"`
+	Since  time.Time `json:"since"`
+	Error  string    `json:"error,omitempty"`
+}
+
+func statusCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [DIR]",
+		Short: "Show this user's mounts: what is pending, cached, in conflict",
+		Args:  between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			mounts, err := allMounts(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				out := json.NewEncoder(cmd.OutOrStdout())
+				out.SetIndent("", "  ")
+				return out.Encode(map[string]any{"mounts": mounts})
+			}
+			if len(mounts) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "nothing is mounted")
+			}
+			for i, st := range mounts {
+				if i > 0 {
+					fmt.Fprintln(cmd.OutOrStdout())
+				}
+				st.print(cmd.OutOrStdout())
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// allMounts is the status of this user's mounts, or of the one that contains
+// args[0]: those of the mount table, and those that are ending.
+func allMounts(ctx context.Context, args []string) ([]mountStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	mounts := []mountStatus{}
+	if len(args) > 0 {
+		dir, err := resolveDir(args[0])
+		if err != nil {
+			return nil, fail(exitDir, "%w", err)
+		}
+		e, ok, err := mountContaining(dir)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, fail(exitDir, "%s is not in a mount of keifs", args[0])
+		}
+		return append(mounts, statusOf(ctx, e)), nil
+	}
+	table, err := mountTable()
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for _, e := range table {
+		if e.kind == fsType && e.uid == os.Geteuid() && !seen[e.dir] {
+			seen[e.dir] = true
+			mounts = append(mounts, statusOf(ctx, e))
+		}
+	}
+	for _, c := range sockets() {
+		if st, err := c.status(ctx, true); err == nil && !seen[st.Dir] {
+			mounts = append(mounts, st)
+		}
+	}
+	slices.SortFunc(mounts, func(a, b mountStatus) int { return cmp.Compare(a.Dir, b.Dir) })
+	return mounts, nil
+}
+
+func statusOf(ctx context.Context, e tableEntry) mountStatus {
+	st := mountStatus{Dir: e.dir, Store: e.source, State: "unknown", Pending: []pendingStatus{}}
+	c, ok := findControl(e.dir, e.uid)
+	if !ok {
+		if dead(e.dir) {
+			st.State = "dead"
+		}
+		return st
+	}
+	live, err := c.status(ctx, true)
+	if err != nil {
+		st.Errors = []string{oneLine(err)}
+		return st
+	}
+	return live
+}
+
+// status is the session's own part of mountStatus.
+func (s *session) status(ctx context.Context, branches bool) mountStatus {
+	st := mountStatus{
+		Dir: s.dir, Store: s.name, State: "mounted", PID: os.Getpid(), Version: version(), Since: s.started,
+		ReadOnly: s.readOnly, Log: s.logPath, CacheDir: s.cacheDir, Pending: []pendingStatus{},
+		stackStatus: s.stack.status(),
+	}
+	select {
+	case <-s.gone:
+		st.State = "unmounting"
+	default:
+	}
+	for _, p := range s.vol.Pending() {
+		st.Pending = append(st.Pending, pendingStatus{p.Branch, p.Path, p.State, p.Bytes, p.Since, p.Err})
+	}
+	if branches {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		var err error
+		if st.Branches, err = branchNames(ctx, s.vol.Root()); err != nil {
+			st.Errors = append(st.Errors, "branches: "+oneLine(err))
+		}
+	}
+	return st
+}
+
+func (st mountStatus) print(w io.Writer) {
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-12s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	state := st.State
+	if st.ReadOnly {
+		state += ", read-only"
+	}
+	fmt.Fprintf(w, "%s\n", st.Dir)
+	line("store", "%s", st.Store)
+	line("state", "%s", state)
+	if st.PID == 0 {
+		return
+	}
+	line("daemon", "process %d, keifs %s, since %s", st.PID, st.Version, st.Since.Format(time.DateTime))
+	line("log", "%s", cmp.Or(st.Log, "standard error"))
+	line("branches", "%s", cmp.Or(strings.Join(st.Branches, " "), "none"))
+	var bytes int64
+	for _, p := range st.Pending {
+		bytes += p.Bytes
+	}
+	line("pending", "%d files, %s", len(st.Pending), formatSize(bytes))
+	for _, p := range st.Pending {
+		line("", "%s/%s: %s since %s %s", p.Branch, p.Path, p.State, p.Since.Format(time.TimeOnly), p.Error)
+	}
+	st.stackStatus.print(line)
+	for _, e := range st.Errors {
+		line("error", "%s", e)
+	}
+}

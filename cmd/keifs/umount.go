@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func umountCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "umount DIR",
+		Aliases: []string{"unmount"},
+		Short:   "Unmount, after everything written is in the bucket",
+		Long: `Unmount a directory. Returns when everything that was written is in the bucket
+and the daemon has ended. A mount that is in use, or whose store does not take
+what was written, stays mounted, and the exit status says so. What the daemon
+of a mount that died left behind is cleaned away.`,
+		Args: between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+			defer stop()
+			dir, err := resolveDir(args[0])
+			if errors.Is(err, fs.ErrNotExist) {
+				return fail(exitDir, "%s does not exist", args[0])
+			}
+			if err != nil {
+				return fail(exitDir, "%w", err)
+			}
+			e, ok, err := mountedAt(dir)
+			if err != nil {
+				return err
+			}
+			if !ok || e.kind != fsType {
+				return fail(exitDir, "%s is not a mount of keifs", dir)
+			}
+			if dead(dir) {
+				if err := detach(dir); err != nil {
+					return fail(exitDir, "%s is the mount of a keifs that is dead, and cannot be cleaned: %w", dir, err)
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "keifs: %s: cleaned, its daemon was dead\n", dir)
+				return nil
+			}
+			c, ok := findControl(dir, e.uid)
+			if !ok {
+				return plainUnmount(dir)
+			}
+			if st, err := c.status(ctx, false); err == nil {
+				st.announce(cmd.ErrOrStderr())
+			}
+			err = c.unmount(ctx)
+			if ctx.Err() != nil {
+				return fmt.Errorf("interrupted; %s stays mounted unless it was unmounted already", dir)
+			}
+			return err
+		},
+	}
+}
+
+// plainUnmount is for a mount whose control socket cannot be found: its daemon
+// publishes what is pending by itself, and cannot be waited for.
+func plainUnmount(dir string) error {
+	switch err := unmount(dir); {
+	case errors.Is(err, unix.EBUSY):
+		return fail(exitDir, "%s is busy", dir)
+	case errors.Is(err, os.ErrPermission):
+		return fail(exitDir, "%s is the mount of another user", dir)
+	case err != nil:
+		return fail(exitDir, "%s: %w", dir, err)
+	}
+	return nil
+}
+
+// announce says what an unmount has to wait for.
+func (st mountStatus) announce(w io.Writer) {
+	var bytes int64
+	for _, p := range st.Pending {
+		bytes += p.Bytes
+	}
+	if n := len(st.Pending); n > 0 {
+		fmt.Fprintf(w, "keifs: waiting for %d files (%s) to reach the bucket\n", n, formatSize(bytes))
+	}
+}
