@@ -5,9 +5,11 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"path/filepath"
 	"strings"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/all"
 	"github.com/keifs/keifs/store"
 )
 
@@ -52,25 +54,33 @@ func (s *settings) probe(ctx context.Context, url string) (backend.Caps, string,
 	return backend.Caps{}, "", errNotWired
 }
 
-// checkURL refuses what cannot be a store, with a hint.
+// checkURL refuses the likely mistakes in a store's URL, with a hint; the rest
+// of it is for all.Open.
 func checkURL(url string) error {
 	scheme, rest, ok := strings.Cut(url, ":")
+	host, _, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "/")
 	switch {
-	case !ok:
-		return usageError("%q is neither a command nor a store: s3://bucket[/prefix], file:///dir or mem:", url)
+	case strings.Contains(host, "@"):
+		return usageError("credentials do not belong in the URL of a store: put them into the AWS configuration or environment")
+	case !ok && !filepath.IsAbs(url):
+		return usageError("%q is neither a command nor a store: %s", url, all.Schemes)
 	case (scheme == "s3" || scheme == "file") && !strings.HasPrefix(rest, "//"):
-		return usageError("%q: a store needs two slashes: %s://%s", url, scheme, strings.TrimLeft(rest, "/"))
-	case scheme != "s3" && scheme != "file" && scheme != "mem":
-		return usageError("%q: unknown kind of store %q: s3://bucket[/prefix], file:///dir or mem:", url, scheme)
+		want := scheme + "://" + strings.TrimLeft(rest, "/")
+		if scheme == "file" {
+			want = "file:///" + strings.TrimLeft(rest, "/")
+		}
+		return usageError("%q is not a store's URL: did you mean %s?", url, want)
 	}
 	return nil
 }
 
 // filePath is the folder of a file store; empty for another.
 func filePath(url string) string {
-	path, _ := strings.CutPrefix(url, "file://")
-	if path == url {
-		return ""
+	if path, ok := strings.CutPrefix(url, "file://"); ok {
+		return path
 	}
-	return path
+	if filepath.IsAbs(url) {
+		return url
+	}
+	return ""
 }
