@@ -1,0 +1,69 @@
+package arch
+
+// Keifs returns the rules of this project. backend/ is at the bottom and
+// cmd/keifs on top; fs and cache are siblings that never see each other:
+//
+//	     cmd/keifs
+//	fs     cache     backend/all
+//	  store         s3  file  mem
+//	       backend             retry  sched  fault
+func Keifs() Rules {
+	const (
+		fuse  = "github.com/hanwen/go-fuse/v2/..."
+		aws   = "github.com/aws/..."
+		lru   = "github.com/hashicorp/golang-lru/v2/..."
+		unix  = "golang.org/x/sys/unix"
+		group = "golang.org/x/sync/..."
+		cobra = "github.com/spf13/..."
+		toml  = "github.com/BurntSushi/toml"
+	)
+	return Rules{
+		Module: "github.com/keifs/keifs",
+		Imports: map[string][]string{
+			"backend":             nil,
+			"backend/sched":       {"backend"},
+			"backend/retry":       {"backend"},
+			"backend/fault":       {"backend"},
+			"backend/backendtest": {"backend"},
+			"backend/mem":         {"backend"},
+			"backend/file":        {"backend", unix},
+			"backend/s3":          {"backend", aws},
+			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3"},
+
+			"store":           {"backend"},
+			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store"},
+
+			"cache": {"backend", "store", lru, group, unix},
+			"fs":    {"backend", "store", fuse, unix},
+
+			"cmd/keifs": {
+				"backend", "backend/all", "backend/file", "backend/s3", "backend/retry", "backend/sched",
+				"store", "cache", "fs", cobra, toml, unix, group,
+			},
+
+			// What serves only tests may see more, and nobody above sees it.
+			"test/arch":      nil,
+			"test/need":      nil,
+			"test/versitygw": {"test/need", aws},
+			"test/e2e":       {"backend", "backend/s3", "test/need", "test/versitygw", unix},
+		},
+		Std: map[string]string{
+			"log":       "a *slog.Logger is handed in",
+			"testing":   "only tests test",
+			"unsafe":    "nothing here needs it",
+			"math/rand": "math/rand/v2 is the one to use",
+			"io/ioutil": "os and io have it",
+			"expvar":    "numbers are snapshots, rendered by the command",
+		},
+		TopFolders: []string{"backend", "cache", "cmd", "fs", "store", "test"},
+		MaxLines:   500,
+		BadNames:   []string{"util", "utils", "common", "helper", "helpers", "manager", "misc", "shared", "base", "types", "lib"},
+		// fs/errno.go makes errno values; the others work on a local disk, or
+		// with mounts and processes, and understand those they get.
+		Errno:  []string{"fs/errno.go", "backend/file/", "cache/", "cmd/keifs/"},
+		Pauses: []string{"test/versitygw/versitygw.go"},
+		// One server for all tests of one binary.
+		Vars:        []string{"test/versitygw.shared"},
+		TestFolders: []string{"test/", "backend/backendtest/", "store/storetest/"},
+	}
+}
