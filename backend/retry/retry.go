@@ -83,9 +83,9 @@ func (o *Options) run(ctx context.Context, op *backend.Op, next func(context.Con
 		}
 		o.Logger.DebugContext(ctx, "retrying", "op", op.Name, "key", op.Key, "attempt", attempt, "wait", wait, "err", err)
 		if cause := sleep(ctx, wait); cause != nil {
-			// Not %w for both: whoever asks is to see a request that was
+			// Only one is wrapped: whoever asks is to see a request that was
 			// called off, not a store that failed.
-			return fmt.Errorf("%w, after: %v", cause, err)
+			return fmt.Errorf("%w, after: %s", cause, err.Error())
 		}
 	}
 }

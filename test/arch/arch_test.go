@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,7 @@ func plant(t *testing.T, files map[string]string) Report {
 		"backend/file/file.go": `package file
 
 import (
+	"maps"
 	"syscall"
 
 	"github.com/keifs/keifs/backend"
@@ -71,9 +73,7 @@ var full = []error{syscall.ENOSPC, unix.EDQUOT}
 		"backend/long_test.go":   "package backend\n" + strings.Repeat("\n", 600),
 		"backend/nearly_long.go": "package backend\n" + strings.Repeat("\n", 499),
 	}
-	for name, src := range files {
-		all[name] = src
-	}
+	maps.Copy(all, files)
 	root := t.TempDir()
 	for name, src := range all {
 		full := filepath.Join(root, filepath.FromSlash(name))

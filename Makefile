@@ -1,0 +1,36 @@
+# What a developer runs. CI runs .ci/run, which is check with the race detector
+# and an eye on skipped tests.
+
+.PHONY: check test race lint fmt fuzz build
+
+check: ## formatting, vet, linter and all tests
+	@test -z "$$(gofmt -l .)" || { echo "not formatted, run make fmt:"; gofmt -l .; exit 1; }
+	go vet ./...
+	.ci/lint
+	go test ./...
+
+build: ## the command, as ./keifs
+	go build ./cmd/keifs
+
+test:
+	go test ./...
+
+race:
+	go test -race -timeout 30m ./...
+
+lint:
+	.ci/lint
+
+fmt: ## format, and apply what the linter can repair by itself
+	gofmt -w .
+	.ci/lint --fix
+
+FUZZTIME ?= 10s
+
+fuzz: ## each fuzz test for a short time
+	@go list ./... | while read -r pkg; do \
+		go test -list '^Fuzz' $$pkg | grep '^Fuzz' | while read -r name; do \
+			echo "== $$pkg $$name"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg </dev/null || exit 1; \
+		done || exit 1; \
+	done
