@@ -61,14 +61,14 @@ func newSettings() *settings {
 	f.Var(&s.uid, "uid", "owner of files that have none of their own (default: who mounts)")
 	f.Var(&s.gid, "gid", "group of files that have none of their own (default: of who mounts)")
 	f.Var(&s.umask, "umask", "permissions that files without a mode of their own lack")
-	f.Var(&s.conflict, "conflict", "what becomes of a change to a file that somebody else changed meanwhile")
+	f.Var(&s.conflict, "conflict", "`policy` for a change to a file that somebody else changed meanwhile: keep-both, fail or overwrite")
 
-	f.Var(&s.cache, "cache", "the local cache; without it every call asks the store")
+	f.Var(&s.cache, "cache", "the local cache, `on` or off; without it every call asks the store")
 	f.StringVar(&s.cacheDir, "cache-dir", "", "`dir` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
 	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk")
 	f.DurationVar(&s.metadataTTL, "metadata-ttl", time.Second, "how long names and attributes are believed; 0s asks every time")
 
-	f.Var(&s.logLevel, "log-level", "the least that is logged")
+	f.Var(&s.logLevel, "log-level", "the least `level` that is logged: debug, info, warn or error")
 	f.StringVar(&s.logFile, "log-file", "", "log `file` (default: one a mount, below $XDG_STATE_HOME/keifs; stderr with --foreground)")
 	f.BoolVar(&s.foreground, "foreground", false, "do not return before the unmount")
 	f.BoolVar(&s.debugFuse, "debug-fuse", false, "log every request of the kernel")
