@@ -1,13 +1,13 @@
-# What a developer runs. CI runs .ci/run, which is check with the race detector
-# and an eye on skipped tests.
+# What a developer runs. CI runs .ci/run, which is check with an eye on skipped
+# tests.
 
 .PHONY: check test race lint fmt fuzz build
 
-check: ## formatting, vet, linter and all tests
+check: ## formatting, vet, linter and all tests with the race detector
 	@test -z "$$(gofmt -l .)" || { echo "not formatted, run make fmt:"; gofmt -l .; exit 1; }
 	go vet ./...
 	.ci/lint
-	go test ./...
+	go test -race -timeout 30m ./...
 
 build: ## the command, as ./keifs
 	go build ./cmd/keifs

@@ -9,7 +9,7 @@ import (
 // constructors make values that nobody changes afterwards.
 var constructors = []string{
 	"errors.New", "fmt.Errorf", "regexp.MustCompile", "strings.NewReplacer", "math.Inf",
-	"crc32.MakeTable", "template.Must", "netip.MustParseAddr", "netip.MustParsePrefix", "big.NewInt",
+	"crc32.MakeTable", "time.Date", "time.Unix", "template.Must", "netip.MustParseAddr", "netip.MustParsePrefix", "big.NewInt",
 }
 
 // checkVars finds package-level variables that are state: all but blank ones
