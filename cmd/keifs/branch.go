@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -98,7 +100,7 @@ func mountBranches(root, dir string) branches {
 		err := os.Mkdir(filepath.Join(root, name), 0o777)
 		switch {
 		case errors.Is(err, fs.ErrExist):
-			return fmt.Errorf("branch %s exists already", name)
+			return fmt.Errorf("branch %s: %w", name, store.ErrExist)
 		case errors.Is(err, fs.ErrInvalid):
 			return usageError("%q is no name for a branch", name)
 		case err != nil:
@@ -119,10 +121,28 @@ func firstComponent(rel string) string {
 	}
 }
 
-// branchNames lists the directories of a root.
-func branchNames(ctx context.Context, root entryLister) ([]string, error) {
+// storeBranches are those of a store that need not be mounted.
+func (s *settings) storeBranches(ctx context.Context, url string) (b branches, err error) {
+	if err := checkURL(url); err != nil {
+		return b, err
+	}
+	if err := s.resolve(url, nil, os.Getenv); err != nil {
+		return b, err
+	}
+	st, r, err := s.openStore(ctx, url)
+	if err != nil {
+		return b, err
+	}
+	b.list = func(ctx context.Context) ([]string, error) { return branchNames(st.RootView().List(ctx, store.Path{})) }
+	b.create = func(ctx context.Context, name string) error { return makeBranch(ctx, st, name) }
+	b.close = func() { r.close() }
+	return b, nil
+}
+
+// branchNames are the directories among the entries of a root.
+func branchNames(root iter.Seq2[store.Entry, error]) ([]string, error) {
 	var names []string
-	for e, err := range root.List(ctx, store.Path{}) {
+	for e, err := range root {
 		if err != nil {
 			return names, err
 		}
@@ -134,18 +154,29 @@ func branchNames(ctx context.Context, root entryLister) ([]string, error) {
 }
 
 // makeBranch makes an empty branch.
-func makeBranch(ctx context.Context, root entryMaker, name string, attr store.Attr) error {
+func makeBranch(ctx context.Context, st *store.Store, name string) error {
 	p, err := store.ParsePath(name)
 	if err == nil {
-		_, err = root.Mkdir(ctx, p, attr)
+		_, err = st.RootView().Mkdir(ctx, p, store.Attr{
+			Mode: store.ModeDir | 0o755, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Mtime: time.Now(),
+		})
 	}
 	switch {
 	case errors.Is(err, store.ErrBadName):
 		return usageError("%q is no name for a branch", name)
-	case errors.Is(err, store.ErrExist):
-		return fmt.Errorf("branch %s exists already", name)
 	case err != nil:
 		return fmt.Errorf("branch %s: %w", name, err)
 	}
 	return nil
+}
+
+// firstBranch makes the branch "main" in a store that has nothing yet.
+func firstBranch(ctx context.Context, st *store.Store) error {
+	for _, err := range st.RootView().List(ctx, store.Path{}) {
+		return err // something, or the reason why nothing can be seen
+	}
+	if err := makeBranch(ctx, st, "main"); !errors.Is(err, store.ErrExist) {
+		return err
+	}
+	return nil // another first mount was faster
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keifs/keifs/store"
 )
 
 // mountStatus is what status shows of one mount.
@@ -150,7 +152,7 @@ func (s *session) status(ctx context.Context, branches bool) mountStatus {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		var err error
-		if st.Branches, err = branchNames(ctx, s.vol.Root()); err != nil {
+		if st.Branches, err = branchNames(s.vol.Root().List(ctx, store.Path{})); err != nil {
 			st.Errors = append(st.Errors, "branches: "+oneLine(err))
 		}
 	}

@@ -89,6 +89,7 @@ func (i *ident) String() string {
 
 func (i *ident) Type() string { return "id" }
 
+// or is the id, or another where none is set.
 func (i ident) or(id int) uint32 {
 	if i.set {
 		return i.id
