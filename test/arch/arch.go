@@ -49,12 +49,8 @@ type Rules struct {
 	// process, which gives no event to wait for.
 	Pauses []string
 
-	// Vars are package-level variables that are allowed although they change,
-	// as "folder.name".
-	Vars []string
-
-	// TestFolders are folders, ending in '/', whose files count as tests
-	// except for their imports and length.
+	// TestFolders are folders, ending in '/', whose files serve only tests:
+	// they count as such, but for their imports and length.
 	TestFolders []string
 }
 
@@ -197,7 +193,9 @@ func (c *checker) checkFolder(folder string, files []*file) {
 		}
 		c.checkCalls(f)
 	}
-	c.checkVars(folder, files)
+	if !within(folder+"/", c.rules.TestFolders) {
+		c.checkVars(files)
+	}
 }
 
 func (c *checker) checkName(f *file) {

@@ -60,10 +60,8 @@ func Keifs() Rules {
 		BadNames:   []string{"util", "utils", "common", "helper", "helpers", "manager", "misc", "shared", "base", "types", "lib"},
 		// fs/errno.go makes errno values; the others work on a local disk, or
 		// with mounts and processes, and understand those they get.
-		Errno:  []string{"fs/errno.go", "backend/file/", "cache/", "cmd/keifs/"},
-		Pauses: []string{"test/versitygw/versitygw.go"},
-		// One server for all tests of one binary.
-		Vars:        []string{"test/versitygw.shared"},
+		Errno:       []string{"fs/errno.go", "backend/file/", "cache/", "cmd/keifs/"},
+		Pauses:      []string{"test/versitygw/versitygw.go"},
 		TestFolders: []string{"test/", "backend/backendtest/", "store/storetest/"},
 	}
 }

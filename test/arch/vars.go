@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/token"
 	"slices"
+	"strings"
 )
 
 // constructors make values that nobody changes afterwards.
@@ -15,7 +16,7 @@ var constructors = []string{
 // checkVars finds package-level variables that are state: all but blank ones
 // (assertions), embedded files, values of the constructors above, and tables
 // that no code of the package writes to.
-func (c *checker) checkVars(folder string, files []*file) {
+func (c *checker) checkVars(files []*file) {
 	written := make(map[string]bool)
 	for _, f := range files {
 		if !f.isTest {
@@ -35,21 +36,18 @@ func (c *checker) checkVars(folder string, files []*file) {
 				continue
 			}
 			for _, spec := range gen.Specs {
-				c.checkVar(folder, f, gen, spec.(*ast.ValueSpec), written)
+				c.checkVar(f, gen, spec.(*ast.ValueSpec), written)
 			}
 		}
 	}
 }
 
-func (c *checker) checkVar(folder string, f *file, gen *ast.GenDecl, spec *ast.ValueSpec, written map[string]bool) {
+func (c *checker) checkVar(f *file, gen *ast.GenDecl, spec *ast.ValueSpec, written map[string]bool) {
 	if embedded(gen.Doc) || embedded(spec.Doc) {
 		return
 	}
 	for i, name := range spec.Names {
-		if name.Name == "_" || slices.Contains(c.rules.Vars, folder+"."+name.Name) {
-			continue
-		}
-		if i < len(spec.Values) && constant(spec.Values[i]) && !written[name.Name] {
+		if name.Name == "_" || i < len(spec.Values) && constant(spec.Values[i]) && !written[name.Name] {
 			continue
 		}
 		c.find(f.path, c.line(name), "vars", "package variable %s is state: put it into a struct and hand it in", name.Name)
@@ -58,7 +56,7 @@ func (c *checker) checkVar(folder string, f *file, gen *ast.GenDecl, spec *ast.V
 
 func embedded(doc *ast.CommentGroup) bool {
 	return doc != nil && slices.ContainsFunc(doc.List, func(l *ast.Comment) bool {
-		return len(l.Text) > 10 && l.Text[:10] == "//go:embed"
+		return strings.HasPrefix(l.Text, "//go:embed ")
 	})
 }
 
