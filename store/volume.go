@@ -171,6 +171,12 @@ type Attr struct {
 	// Xattrs are the user's extended attributes. The map is never changed
 	// in place; nil is none.
 	Xattrs map[string][]byte
+
+	// ContentType and Foreign, the metadata that other tools gave the
+	// object, mean nothing to a mount. They are kept when the file is
+	// published again with the Attr it had. Foreign is never changed in place.
+	ContentType string
+	Foreign     map[string]string
 }
 
 // Entry is one name in a tree.
