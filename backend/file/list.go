@@ -1,0 +1,250 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// pageSize is large because each page reads its directory anew.
+const pageSize = 5000
+
+// ListPage walks the tree in the order of the keys: a directory counts with
+// its '/', so "a-b" comes before what is in "a". A token is the last entry of
+// the page before.
+func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backend.Page, error) {
+	if opts.Limit < 0 {
+		return backend.Page{}, backend.Fail("list", opts.Prefix, backend.ErrInvalid, fmt.Errorf("limit %d", opts.Limit))
+	}
+	l := &lister{ctx: ctx, opts: opts, limit: pageSize}
+	if opts.Limit > 0 {
+		l.limit = min(pageSize, opts.Limit)
+	}
+	folder := opts.Prefix[:strings.LastIndexByte(opts.Prefix, '/')+1]
+	if folder != "" && badPath(folder) != "" {
+		return backend.Page{}, ctx.Err()
+	}
+	dir, err := b.openFolder(folder)
+	if notThere(err) && !removed(b.root) {
+		return backend.Page{}, ctx.Err()
+	}
+	if err != nil {
+		return backend.Page{}, b.fail("list", opts.Prefix, err)
+	}
+	defer dir.Close()
+	if err = l.folder(dir, folder); err == nil && removed(b.root) {
+		err = unix.ENOENT
+	}
+	if err != nil && !errors.Is(err, errFull) {
+		return backend.Page{}, b.fail("list", opts.Prefix, err)
+	}
+	return l.page, nil
+}
+
+type lister struct {
+	ctx   context.Context
+	opts  backend.ListOptions
+	limit int
+	page  backend.Page
+	last  string // entry of the page
+}
+
+var errFull = errors.New("the page is full")
+
+// add makes room for one more entry, or ends the page.
+func (l *lister) add(entry string) error {
+	if len(l.page.Objects)+len(l.page.Prefixes) == l.limit {
+		l.page.Next = l.last
+		return errFull
+	}
+	l.last = entry
+	return nil
+}
+
+// folder lists the directory of that key, which is empty or ends in '/', and
+// what is below it.
+func (l *lister) folder(dir *os.File, key string) error {
+	if err := l.ctx.Err(); err != nil {
+		return err
+	}
+	if key != "" && strings.HasPrefix(key, l.opts.Prefix) && key > l.opts.Token {
+		if err := l.marker(dir, key); err != nil {
+			return err
+		}
+	}
+	entries, err := readNames(dir, 0)
+	if err != nil {
+		return err
+	}
+	wanted := entries[:0]
+	for _, e := range entries {
+		if e.kind == unix.DT_DIR {
+			e.name += "/"
+		}
+		if l.wants(key+e.name, e.kind) {
+			wanted = append(wanted, e)
+		}
+	}
+	slices.SortFunc(wanted, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
+	for _, e := range wanted {
+		if e.kind == unix.DT_DIR {
+			err = l.below(dir, e.name, key+e.name)
+		} else {
+			err = l.object(dir, e.name, key+e.name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wants says whether the entry, or something below it, belongs on the page.
+func (l *lister) wants(entry string, kind byte) bool {
+	switch kind {
+	case unix.DT_REG:
+		return strings.HasPrefix(entry, l.opts.Prefix) && entry > l.opts.Token
+	case unix.DT_DIR:
+		if entry == reserved+"/" {
+			return false
+		}
+		return (strings.HasPrefix(entry, l.opts.Prefix) || strings.HasPrefix(l.opts.Prefix, entry)) &&
+			(entry > l.opts.Token || strings.HasPrefix(l.opts.Token, entry))
+	}
+	return false
+}
+
+// marker lists the directory itself, if it is an object.
+func (l *lister) marker(dir *os.File, key string) error {
+	o, err := stat(key, dir)
+	if err != nil {
+		return err
+	}
+	if is, err := o.isMarker(); err != nil || !is {
+		return err
+	}
+	if err := l.add(key); err != nil {
+		return err
+	}
+	l.page.Objects = append(l.page.Objects, o.listed())
+	return nil
+}
+
+// below lists a directory: as a common prefix, or by what is in it.
+func (l *lister) below(dir *os.File, name, key string) error {
+	collapse := l.opts.Delimited && strings.HasPrefix(key, l.opts.Prefix) && key != l.opts.Prefix
+	if collapse && key <= l.opts.Token {
+		return nil
+	}
+	sub, err := openDir(dir, strings.TrimSuffix(name, "/"))
+	if notThere(err) {
+		return nil // gone since its name was read
+	}
+	if collapse {
+		some := true // what cannot be looked into is shown
+		if kind(err) != backend.ErrPermission || err == nil {
+			if err != nil {
+				return err
+			}
+			some, err = l.some(sub)
+			sub.Close()
+			if err != nil {
+				return err
+			}
+		}
+		if !some {
+			return nil
+		}
+		if err := l.add(key); err != nil {
+			return err
+		}
+		l.page.Prefixes = append(l.page.Prefixes, key)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	return l.folder(sub, key)
+}
+
+// some says whether there is any object in the directory, at any depth.
+func (l *lister) some(dir *os.File) (bool, error) {
+	if err := l.ctx.Err(); err != nil {
+		return false, err
+	}
+	r := readRecord(dir)
+	if r.marker {
+		return true, nil
+	}
+	entries, err := readNames(dir, 0)
+	if err != nil || len(entries) == 0 {
+		return !r.known, err
+	}
+	for _, e := range entries {
+		if e.kind == unix.DT_REG {
+			return true, nil
+		}
+	}
+	for _, e := range entries {
+		if e.kind != unix.DT_DIR {
+			continue
+		}
+		sub, err := openDir(dir, e.name)
+		if notThere(err) {
+			continue
+		}
+		if kind(err) == backend.ErrPermission && err != nil {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		some, err := l.some(sub)
+		sub.Close()
+		if some || err != nil {
+			return some, err
+		}
+	}
+	return false, nil
+}
+
+// object lists a regular file.
+func (l *lister) object(dir *os.File, name, key string) error {
+	o, err := listedObject(dir, name, key)
+	if notThere(err) {
+		return nil // gone since its name was read
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.add(key); err != nil {
+		return err
+	}
+	l.page.Objects = append(l.page.Objects, o.listed())
+	return nil
+}
+
+func listedObject(dir *os.File, name, key string) (*object, error) {
+	o, err := openIn(dir, name, key)
+	if err == nil {
+		return o, o.f.Close()
+	}
+	if kind(err) != backend.ErrPermission {
+		return nil, err
+	}
+	// It is there, though not for us to read.
+	o = &object{key: key}
+	o.st, err = statAt(dir, name)
+	if err == nil && o.st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = unix.ENOENT
+	}
+	return o, err
+}
