@@ -1,0 +1,347 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/keifs/keifs/store"
+)
+
+// inode is one file as this volume sees it, shared by its open handles. It
+// lives as long as it has handles or content that is not in the bucket.
+//
+// Its content is one of three: that of a version in the bucket (clean, read
+// by chunks), that of another object that it is a copy of (origin), or staged
+// as a whole on the local disk. A write stages first. A file that another
+// host has replaced meanwhile is a new inode; the old one keeps its handles
+// and loses the name.
+type inode struct {
+	t *tree
+
+	// Guarded by t.mu; the path changes only while it is claimed, too.
+	path     store.Path
+	handles  int
+	writers  int    // handles that may write
+	asked    uint64 // ticket of the latest question to the bucket that found this version
+	retrying bool   // a background publication is under way
+	dead     bool   // gone from the tree
+
+	// mu is taken after t.mu. It is held for local work, never across requests.
+	mu      sync.Mutex
+	entry   store.Entry   // Version is the one that the content is based on
+	file    *stagedFile   // the content, if it is staged
+	origin  *origin       // the object that has the content, if it is a copy
+	busy    chan struct{} // closed when the content, now being staged or published, may be changed again
+	upload  bool          // it is busy being published
+	content bool          // the bucket does not have this content
+	attrs   bool          // the bucket does not have these attributes
+	fresh   bool          // created empty in the bucket, and since then never flushed: more will follow
+	removed bool          // by this volume: never published again
+	tried   bool          // a publication failed, so that the bucket may have it or not
+	since   time.Time     // of the oldest unpublished change
+	failed  error         // of the last publication
+	stale   error         // the name was lost to somebody else, with this answer
+}
+
+// origin is a version of an object.
+type origin struct {
+	store   *store.Store
+	path    store.Path
+	version string
+	size    int64
+}
+
+// dirtyLocked says whether there is something to publish.
+func (in *inode) dirtyLocked() bool {
+	return (in.content || in.attrs) && !in.removed && in.stale == nil
+}
+
+func (in *inode) dirty() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.dirtyLocked()
+}
+
+// lost is the answer with which the name was lost to somebody else.
+func (in *inode) lost() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.stale
+}
+
+// stat is the entry as the handles see it.
+func (in *inode) stat() store.Entry {
+	path := in.where()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.statLocked(path)
+}
+
+func (in *inode) statLocked(path store.Path) store.Entry {
+	e := in.entry
+	e.Name, e.Partial = path.Name(), false
+	return e
+}
+
+// where is the path it is published at.
+func (in *inode) where() store.Path {
+	in.t.mu.Lock()
+	defer in.t.mu.Unlock()
+	return in.path
+}
+
+// claim takes the inode's path for a change, following it through renames.
+func (in *inode) claim(ctx context.Context) (path store.Path, release func(), err error) {
+	for {
+		path = in.where()
+		release, err = in.t.gate.take(ctx, exclusive(path))
+		if err != nil || in.where() == path {
+			return path, release, err
+		}
+		release()
+	}
+}
+
+// place is where the content is read from.
+func (in *inode) place() (file *stagedFile, from origin) {
+	in.t.mu.Lock()
+	defer in.t.mu.Unlock()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch {
+	case in.file != nil:
+		return in.file, origin{size: in.entry.Size}
+	case in.origin != nil:
+		return nil, *in.origin
+	}
+	return nil, origin{in.t.store, in.path, in.entry.Version, in.entry.Size}
+}
+
+// again runs fn, which reads from the bucket, and once more where the version
+// was gone only because this volume was just moving or changing the object.
+func (in *inode) again(ctx context.Context, fn func() error) error {
+	for {
+		file, from := in.place()
+		err := fn()
+		if !errors.Is(err, store.ErrStale) || in.lost() != nil {
+			return err
+		}
+		_, release, cerr := in.claim(ctx) // when nobody is at work on the path
+		if cerr != nil {
+			return cerr
+		}
+		release()
+		if f, o := in.place(); f == file && o == from {
+			return err
+		}
+	}
+}
+
+// readAt is File.ReadAt.
+func (in *inode) readAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read at %d: %w", off, store.ErrInvalid)
+	}
+	err = in.again(ctx, func() error {
+		file, from := in.place()
+		want := p[:max(0, min(int64(len(p)), from.size-off))]
+		switch {
+		case len(p) == 0:
+			n = 0
+			return nil
+		case len(want) == 0:
+			n = 0
+			return io.EOF
+		case file != nil:
+			n, err = file.ReadAt(want, off)
+			if err == io.EOF && n > 0 { // just cut by somebody else
+				err = nil
+			}
+			return err
+		}
+		n, err = in.t.c.readObject(ctx, from, want, off)
+		return err
+	})
+	return n, err
+}
+
+// idleLocked waits until the content may be changed. The lock is not held
+// while it waits.
+func (in *inode) idleLocked(ctx context.Context) error {
+	for in.busy != nil {
+		busy := in.busy
+		in.mu.Unlock()
+		var err error
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		in.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// busyLocked keeps writers out until the result is called, with the lock held.
+func (in *inode) busyLocked() (doneLocked func()) {
+	busy := make(chan struct{})
+	in.busy = busy
+	return func() {
+		in.busy = nil
+		close(busy)
+	}
+}
+
+// lockStaged locks the inode with its content staged, as far as the first
+// keep bytes, and free to be changed.
+func (in *inode) lockStaged(ctx context.Context, keep int64) error {
+	return in.again(ctx, func() error { return in.lockStagedOnce(ctx, keep) })
+}
+
+func (in *inode) lockStagedOnce(ctx context.Context, keep int64) error {
+	in.mu.Lock()
+	err := in.idleLocked(ctx)
+	if err == nil {
+		err = in.t.c.check()
+	}
+	if err == nil {
+		err = in.stale
+	}
+	if err == nil && in.file == nil {
+		err = in.stageLocked(ctx, keep)
+	}
+	if err != nil {
+		in.mu.Unlock()
+	}
+	return err
+}
+
+// stageLocked stages the first keep bytes of the content. The lock is not
+// held meanwhile; afterwards the content is staged and may be changed.
+func (in *inode) stageLocked(ctx context.Context, keep int64) error {
+	doneLocked := in.busyLocked()
+	size := in.entry.Size
+	in.mu.Unlock()
+	_, from := in.place()
+	file, err := in.t.c.stage.create()
+	if err == nil {
+		if err = in.t.c.download(ctx, from, file, min(keep, size)); err == nil {
+			err = file.truncate(size)
+		}
+		if err != nil {
+			file.discard()
+		}
+	}
+	in.mu.Lock()
+	doneLocked()
+	if err != nil {
+		return err
+	}
+	in.file = file
+	in.setOriginLocked(nil)
+	return nil
+}
+
+// setOriginLocked keeps the cache's list of references to objects.
+func (in *inode) setOriginLocked(from *origin) {
+	in.origin = from
+	c := in.t.c
+	c.copyMu.Lock()
+	defer c.copyMu.Unlock()
+	if from == nil {
+		delete(c.copies, in)
+	} else {
+		c.copies[in] = struct{}{}
+	}
+}
+
+// changedLocked notes a change of the content.
+func (in *inode) changedLocked() {
+	now := time.Now()
+	in.entry.Mtime, in.entry.Ctime, in.entry.Atime = now, now, time.Time{}
+	in.unsavedLocked(now)
+	in.content = true
+}
+
+func (in *inode) unsavedLocked(now time.Time) {
+	if !in.content && !in.attrs {
+		in.since = now
+	}
+}
+
+// write is File.WriteAt.
+func (in *inode) write(ctx context.Context, p []byte, off int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := in.lockStaged(ctx, math.MaxInt64); err != nil {
+		return 0, err
+	}
+	defer in.mu.Unlock()
+	if off < 0 {
+		off = in.entry.Size
+	}
+	n, err := in.file.WriteAt(p, off)
+	if n > 0 {
+		in.entry.Size = max(in.entry.Size, off+int64(n))
+		in.changedLocked()
+	}
+	return n, err
+}
+
+// truncate cuts or extends the file.
+func (in *inode) truncate(ctx context.Context, size int64) error {
+	if size < 0 {
+		return fmt.Errorf("size %d: %w", size, store.ErrInvalid)
+	}
+	if err := in.lockStaged(ctx, size); err != nil {
+		return err
+	}
+	defer in.mu.Unlock()
+	if err := in.file.truncate(size); err != nil {
+		return err
+	}
+	in.entry.Size = size
+	in.changedLocked()
+	return nil
+}
+
+// punch is File.Punch.
+func (in *inode) punch(ctx context.Context, off, n int64) error {
+	if off < 0 || n < 0 {
+		return fmt.Errorf("punch %d+%d: %w", off, n, store.ErrInvalid)
+	}
+	if err := in.lockStaged(ctx, math.MaxInt64); err != nil {
+		return err
+	}
+	defer in.mu.Unlock()
+	if n = min(n, in.entry.Size-off); n <= 0 {
+		return nil
+	}
+	in.changedLocked()
+	return in.file.punch(off, n)
+}
+
+// seek is File.Seek.
+func (in *inode) seek(off int64, hole bool) (int64, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	size := in.entry.Size
+	switch {
+	case off < 0 || off >= size:
+		return 0, fmt.Errorf("seek from %d: %w", off, store.ErrNoData)
+	case in.file != nil:
+		return in.file.seek(off, hole)
+	case hole:
+		return size, nil
+	}
+	return off, nil
+}

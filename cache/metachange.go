@@ -1,0 +1,199 @@
+package cache
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keifs/keifs/store"
+)
+
+// put notes that p is e now, by a change of this volume that the bucket has
+// acknowledged.
+func (m *metadata) put(branch string, p store.Path, e store.Entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dropLocked(branch, p, false)
+	m.noteLocked(branch, p, time.Now(), e, nil)
+	m.relistLocked(branch, p, &e)
+}
+
+// gone notes that there is nothing at p, nor below it, any more.
+func (m *metadata) gone(branch string, p store.Path, subtree bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dropLocked(branch, p, subtree)
+	m.noteLocked(branch, p, time.Now(), store.Entry{}, store.ErrNotExist)
+	m.relistLocked(branch, p, nil)
+}
+
+// forget notes that nothing is known about p: a change of it failed, and may
+// have happened all the same.
+func (m *metadata) forget(branch string, p store.Path, subtree bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dropLocked(branch, p, subtree)
+	m.lru.remove(metaKey{branch, listKind, p.Dir()})
+}
+
+// dropLocked forgets what is known about p, and sees to it that no answer
+// under way, to who asked before, is remembered.
+func (m *metadata) dropLocked(branch string, p store.Path, subtree bool) {
+	within := func(key metaKey) bool {
+		if subtree {
+			return key.branch == branch && p.Contains(key.path)
+		}
+		return key.branch == branch && key.path == p && key.kind != listKind // what a directory lists stays
+	}
+	if subtree {
+		for _, key := range m.lru.keys() {
+			if within(key) {
+				m.lru.remove(key)
+			}
+		}
+	} else {
+		m.lru.remove(metaKey{branch, nameKind, p})
+		m.lru.remove(metaKey{branch, linkKind, p})
+	}
+	m.names.spoil(within)
+	m.links.spoil(within)
+	parent := metaKey{branch, listKind, p.Dir()}
+	m.lists.spoil(func(key metaKey) bool { return key == parent || within(key) })
+}
+
+// relistLocked changes the name of p in the listing of its parent, if that is known.
+func (m *metadata) relistLocked(branch string, p store.Path, e *store.Entry) {
+	if p.IsRoot() {
+		return
+	}
+	key := metaKey{branch, listKind, p.Dir()}
+	if item := m.freshLocked(key); item != nil {
+		item.list.change(p.Name(), e)
+		m.lru.add(key, item, item.list.cost())
+	}
+}
+
+// touch notes that the entries of dir have changed here. Objects do not keep
+// that time, so the directory has it only in this volume, for as long as
+// there is room to remember it.
+func (m *metadata) touch(branch string, dir store.Path) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.touched.add(metaKey{branch: branch, path: dir}, time.Now(), 1)
+}
+
+// untouch forgets it: somebody has set the time, or the directory is gone.
+func (m *metadata) untouch(branch string, dir store.Path) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.touched.remove(metaKey{branch: branch, path: dir})
+}
+
+// moveTouched lets the times of renamed directories follow.
+func (m *metadata) moveTouched(branch string, from, to store.Path) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, key := range m.touched.keys() {
+		if key.branch == branch && from.Contains(key.path) {
+			at, _ := m.touched.get(key)
+			m.touched.remove(key)
+			key.path = key.path.Rebase(from, to)
+			m.touched.add(key, at, 1)
+		}
+	}
+}
+
+// dress gives a directory the time at which its entries changed here.
+func (m *metadata) dress(branch string, p store.Path, e store.Entry) store.Entry {
+	if !e.IsDir() {
+		return e
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at, ok := m.touched.get(metaKey{branch: branch, path: p}); ok && at.After(e.Mtime) {
+		e.Mtime = at
+		if at.After(e.Ctime) {
+			e.Ctime = at
+		}
+	}
+	return e
+}
+
+// listing is a directory as the bucket listed it, with what has changed here
+// since. It is guarded by metadata.mu, but for the slices it gave away, which
+// never change.
+type listing struct {
+	base []store.Entry           // by name
+	over map[string]*store.Entry // nil: the name is gone
+}
+
+func (l *listing) cost() int64 { return int64(1 + len(l.base) + len(l.over)) }
+
+func (l *listing) find(name string) (store.Entry, bool) {
+	if e, ok := l.over[name]; ok {
+		if e == nil {
+			return store.Entry{}, false
+		}
+		return *e, true
+	}
+	i, ok := slices.BinarySearchFunc(l.base, name, func(e store.Entry, name string) int { return strings.Compare(e.Name, name) })
+	if !ok {
+		return store.Entry{}, false
+	}
+	return l.base[i], true
+}
+
+func (l *listing) change(name string, e *store.Entry) {
+	if l.over == nil {
+		l.over = map[string]*store.Entry{}
+	}
+	l.over[name] = e
+}
+
+// entries merges the changes in.
+func (l *listing) entries() []store.Entry {
+	if len(l.over) == 0 {
+		return l.base
+	}
+	var changed []store.Entry
+	for _, e := range l.over {
+		if e != nil {
+			changed = append(changed, *e)
+		}
+	}
+	slices.SortFunc(changed, byName)
+	kept := make([]store.Entry, 0, len(l.base)+len(changed))
+	for _, e := range l.base {
+		if _, ok := l.over[e.Name]; !ok {
+			kept = append(kept, e)
+		}
+	}
+	l.base, l.over = merge(kept, changed), nil
+	return l.base
+}
+
+func byName(a, b store.Entry) int { return strings.Compare(a.Name, b.Name) }
+
+// merge returns both in order of names; over wins where both have one.
+func merge(base, over []store.Entry) []store.Entry {
+	if len(over) == 0 {
+		return base
+	}
+	all := make([]store.Entry, 0, len(base)+len(over))
+	for len(base) > 0 || len(over) > 0 {
+		switch {
+		case len(over) == 0:
+			return append(all, base...)
+		case len(base) == 0:
+			return append(all, over...)
+		case base[0].Name < over[0].Name:
+			all, base = append(all, base[0]), base[1:]
+		default:
+			if base[0].Name == over[0].Name {
+				base = base[1:]
+			}
+			all, over = append(all, over[0]), over[1:]
+		}
+	}
+	return all
+}

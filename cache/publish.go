@@ -1,0 +1,208 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/store"
+)
+
+// publish puts what the bucket does not have there. Writers wait meanwhile.
+// When ctx ends, the publication goes on without who asked for it, so that
+// its outcome does not stay unknown.
+func (in *inode) publish(ctx context.Context) error {
+	in.mu.Lock()
+	dirty, stale := in.dirtyLocked(), in.stale
+	in.mu.Unlock()
+	if !dirty {
+		return stale
+	}
+	c := in.t.c
+	done := make(chan error, 1)
+	err := c.start(func() {
+		work, cancel := c.detach(ctx)
+		defer cancel()
+		err := in.publishNow(work)
+		in.t.settle(in)
+		done <- err
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (in *inode) publishNow(ctx context.Context) error {
+	path, release, err := in.claim(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return in.publishClaimed(ctx, path)
+}
+
+// publishClaimed publishes at the path, which is claimed. Where it fails, the
+// content stays and is tried again. A lost race is an answer, not a failure:
+// the conflict policy has decided, and the name is somebody else's.
+func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
+	t := in.t
+	if !in.dirty() {
+		return in.lost()
+	}
+	if err := t.c.settleCopies(ctx, t, exclusive(path)); err != nil {
+		return err
+	}
+	in.mu.Lock()
+	if err := in.idleLocked(ctx); err != nil || !in.dirtyLocked() {
+		defer in.mu.Unlock()
+		if err == nil {
+			err = in.stale
+		}
+		return err
+	}
+	doneLocked := in.busyLocked()
+	in.upload = true
+	send := in.senderLocked(path)
+	in.mu.Unlock()
+
+	e, err := send(ctx)
+
+	var conflict *store.ConflictError
+	switch {
+	case err == nil:
+		t.c.meta.put(t.Name(), path, e) // before the overlay goes
+	case errors.As(err, &conflict):
+		err = t.lose(in, path, conflict, err)
+	default:
+		t.c.meta.forget(t.Name(), path, false)
+	}
+
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	doneLocked()
+	in.upload, in.fresh = false, false
+	in.failed = err
+	switch {
+	case err == nil:
+		in.entry = e
+		in.content, in.attrs, in.tried = false, false, false
+		in.setOriginLocked(nil)
+	case conflict != nil:
+		in.stale = err
+	default:
+		in.tried = true
+	}
+	return err
+}
+
+// senderLocked is the request that publishes the inode as it is now.
+func (in *inode) senderLocked(path store.Path) func(context.Context) (store.Entry, error) {
+	s, e, from := in.t.store, in.entry, in.origin
+	opts := store.PublishOptions{Base: e.Version, Attr: e.Attr}
+	switch {
+	case in.content && from != nil:
+	case in.content:
+		source := in.file.source(e.Size)
+		return func(ctx context.Context) (store.Entry, error) { return s.Publish(ctx, path, source, opts) }
+	case e.Size == 0:
+		return func(ctx context.Context) (store.Entry, error) {
+			return s.Publish(ctx, path, backend.Bytes(nil), opts)
+		}
+	default: // attributes only
+		from = &origin{s, path, e.Version, e.Size}
+	}
+	return func(ctx context.Context) (store.Entry, error) {
+		return s.PublishCopy(ctx, from.store, from.path, from.version, from.size, path, opts)
+	}
+}
+
+// lose takes the name from an inode whose content lost a race. The handles
+// keep it.
+func (t *tree) lose(in *inode, path store.Path, conflict *store.ConflictError, err error) error {
+	t.mu.Lock()
+	if t.names[path] == in {
+		delete(t.names, path)
+	}
+	t.mu.Unlock()
+	t.c.meta.forget(t.Name(), path, false)
+	kept := conflict.Kept.String()
+	if conflict.Kept.IsRoot() {
+		where, serr := t.c.salvage(in)
+		if serr != nil {
+			return errors.Join(err, serr)
+		}
+		kept = where
+		err = fmt.Errorf("%w; this content is in %s", err, where)
+	} else {
+		t.c.meta.forget(t.Name(), conflict.Kept, false)
+	}
+	t.c.log.Warn("somebody else changed the file; both are kept", "branch", t.Name(), "theirs", path.String(), "ours", kept)
+	return err
+}
+
+// keep stages the content of an inode that is about to lose its name, if
+// somebody has it open. The path is claimed. Where the version is gone
+// already, the handles get store.ErrStale.
+func (in *inode) keep(ctx context.Context) error {
+	in.t.mu.Lock()
+	handles := in.handles
+	in.t.mu.Unlock()
+	if handles == 0 {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	err := in.idleLocked(ctx)
+	if err == nil && in.file == nil && in.origin == nil {
+		err = in.stageLocked(ctx, in.entry.Size)
+	}
+	if errors.Is(err, store.ErrStale) {
+		return nil
+	}
+	return err
+}
+
+// settleCopies stages the files whose content is only a reference to an
+// object that is about to change. The objects are claimed in t.
+func (c *Cache) settleCopies(ctx context.Context, t *tree, changed ...claim) error {
+	c.copyMu.Lock()
+	var all []*inode
+	for in := range c.copies {
+		all = append(all, in)
+	}
+	c.copyMu.Unlock()
+	for _, in := range all {
+		if err := in.settleCopy(ctx, t, changed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *inode) settleCopy(ctx context.Context, t *tree, changed []claim) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := in.idleLocked(ctx); err != nil {
+		return err
+	}
+	from := in.origin
+	if from == nil || from.store.CurrentBranch() != t.Name() {
+		return nil
+	}
+	for _, cl := range changed {
+		if cl.covers(from.path) {
+			if err := in.stageLocked(ctx, in.entry.Size); err != nil && !errors.Is(err, store.ErrStale) {
+				return err
+			}
+			return nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keifs/keifs/store"
+)
+
+// Rename implements store.Tree. What the bucket does not have is published
+// first, so that the bucket can do the rename; then the open files follow.
+// Once begun, it is not interrupted.
+func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.RenameMode) error {
+	if err := t.c.check(); err != nil {
+		return err
+	}
+	if from == to {
+		_, err := t.Lookup(ctx, from)
+		if err == nil && mode == store.NoReplace {
+			err = fmt.Errorf("%s: %w", to, store.ErrExist)
+		}
+		return err
+	}
+	claims := []claim{subtree(from), subtree(to)}
+	release, err := t.gate.take(ctx, claims...)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if from.Contains(to) || to.Contains(from) {
+		return t.store.Rename(ctx, from, to, mode) // which refuses
+	}
+	sources, targets, err := t.prepare(ctx, from, to, mode)
+	if err != nil {
+		return err
+	}
+	if err := t.c.settleCopies(ctx, t, claims...); err != nil {
+		return err
+	}
+	moves := t.moves(sources, from, to)
+	if mode == store.Exchange {
+		moves = append(moves, t.moves(targets, to, from)...)
+		targets = nil
+	}
+	ctx, cancel := t.c.detach(ctx)
+	defer cancel()
+	err = t.store.Rename(ctx, from, to, mode)
+	t.c.meta.forget(t.Name(), from, true)
+	t.c.meta.forget(t.Name(), to, true)
+	if err != nil { // it may have happened all the same, or half of it
+		t.follow(ctx, moves, true)
+		return err
+	}
+	t.c.meta.touch(t.Name(), from.Dir())
+	t.c.meta.touch(t.Name(), to.Dir())
+	if mode != store.Exchange {
+		t.c.meta.gone(t.Name(), from, true)
+		t.c.meta.untouch(t.Name(), to)
+		t.c.meta.moveTouched(t.Name(), from, to)
+	}
+	for _, in := range targets {
+		t.unlink(in)
+	}
+	t.follow(ctx, moves, false)
+	return nil
+}
+
+// prepare publishes what moves, and gives what is replaced to its handles. It
+// returns the open files that move and those that they replace or swap with.
+func (t *tree) prepare(ctx context.Context, from, to store.Path, mode store.RenameMode) (sources, targets []*inode, err error) {
+	_, fileThere, err := t.unpublished(to)
+	if err != nil {
+		return nil, nil, err
+	}
+	if fileThere && mode == store.NoReplace {
+		return nil, nil, fmt.Errorf("%s: %w", to, store.ErrExist)
+	}
+	if fileThere && mode == store.Replace {
+		if e, err := t.Lookup(ctx, from); err != nil {
+			return nil, nil, err
+		} else if e.IsDir() {
+			return nil, nil, fmt.Errorf("%s: %w", to, store.ErrNotDir)
+		}
+	}
+	if !fileThere && mode == store.Replace && t.unpublishedBelow(to) {
+		return nil, nil, fmt.Errorf("%s: %w", to, store.ErrNotEmpty)
+	}
+	sources = t.below(from)
+	for _, in := range sources {
+		if t.named(in.where()) != in {
+			continue // its content is not what has the name
+		}
+		if err := in.publishClaimed(ctx, in.where()); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, in := range t.below(to) {
+		if t.named(in.where()) != in {
+			continue
+		}
+		targets = append(targets, in)
+		if mode == store.Exchange {
+			err = in.publishClaimed(ctx, in.where())
+		} else {
+			err = in.keep(ctx)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return sources, targets, nil
+}
+
+// move is an open file on its way to another path.
+type move struct {
+	in       *inode
+	from, to store.Path
+	named    bool // it is what has the name, not one that somebody else has replaced
+	version  string
+}
+
+func (t *tree) moves(files []*inode, from, to store.Path) []move {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []move
+	for _, in := range files {
+		in.mu.Lock()
+		all = append(all, move{in, in.path, in.path.Rebase(from, to), t.names[in.path] == in, in.entry.Version})
+		in.mu.Unlock()
+	}
+	return all
+}
+
+// follow gives open files the names and versions that they have after a
+// rename. With doubt, only to those that have certainly moved.
+func (t *tree) follow(ctx context.Context, moves []move, doubt bool) {
+	var moved []move
+	for _, m := range moves {
+		if !m.named {
+			if !doubt {
+				moved = append(moved, m)
+			}
+			continue
+		}
+		if doubt {
+			if _, err := t.store.Head(ctx, m.from); !errors.Is(err, store.ErrNotExist) {
+				continue
+			}
+		}
+		// Where the object is not found, or is somebody else's already, the
+		// old version stays: with it nothing of theirs can be read or
+		// overwritten.
+		e, err := t.store.Head(ctx, m.to)
+		if err == nil && sameFile(m.in.stat(), e) {
+			t.c.meta.put(t.Name(), m.to, e)
+			m.version = e.Version
+		} else if doubt {
+			continue
+		}
+		moved = append(moved, m)
+	}
+	t.arrive(moved)
+	for _, m := range moves {
+		t.settle(m.in)
+	}
+}
+
+// arrive makes the moves. All names go before the new ones come, as they may
+// be each other's.
+func (t *tree) arrive(moves []move) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range moves {
+		if m.named {
+			delete(t.names, m.from)
+		}
+	}
+	for _, m := range moves {
+		if m.named {
+			t.names[m.to] = m.in
+		}
+		m.in.mu.Lock()
+		m.in.path, m.in.entry.Version = m.to, m.version
+		m.in.mu.Unlock()
+	}
+}
+
+// sameFile says whether an object found after a rename is the one from before
+// it: a copy may have another version, but it has the same size and time.
+func sameFile(before, after store.Entry) bool {
+	return before.Version == after.Version || before.Size == after.Size && before.Mtime.Equal(after.Mtime)
+}
