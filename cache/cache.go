@@ -71,7 +71,7 @@ type Cache struct {
 
 	mu    sync.Mutex
 	trees map[string]*tree
-	tasks sync.WaitGroup // publications and retries; none is added after quit
+	tasks sync.WaitGroup // retries; none is added after quit
 
 	copyMu sync.Mutex
 	copies map[*inode]struct{} // whose content is still only a reference to an object
@@ -147,11 +147,15 @@ func (c *Cache) start(fn func()) error {
 	return nil
 }
 
-// detach is a context for work that outlives the request which began it, as a
-// publication that its caller does not wait for any more: it keeps the values
-// of ctx and ends with the cache.
-func (c *Cache) detach(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+// bound is ctx, ending with the cache too.
+func (c *Cache) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(c.ctx, cancel)
 	return ctx, func() { stop(); cancel() }
+}
+
+// detach is a context for what must not be left half done when the request
+// that began it is interrupted: it ends only with the cache.
+func (c *Cache) detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	return c.bound(context.WithoutCancel(ctx))
 }

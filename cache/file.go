@@ -192,10 +192,9 @@ func (h *handle) Close(ctx context.Context) error {
 	if !last {
 		return nil
 	}
-	var err error
-	if in.dirty() {
-		err = in.publish(ctx)
+	if !in.dirty() {
+		in.t.settle(in)
+		return nil
 	}
-	in.t.settle(in)
-	return err
+	return in.publish(ctx)
 }

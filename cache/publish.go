@@ -10,33 +10,15 @@ import (
 )
 
 // publish puts what the bucket does not have there. Writers wait meanwhile.
-// When ctx ends, the publication goes on without who asked for it, so that
-// its outcome does not stay unknown.
 func (in *inode) publish(ctx context.Context) error {
-	in.mu.Lock()
-	dirty, stale := in.dirtyLocked(), in.stale
-	in.mu.Unlock()
-	if !dirty {
-		return stale
+	if !in.dirty() {
+		return in.lost()
 	}
-	c := in.t.c
-	done := make(chan error, 1)
-	err := c.start(func() {
-		work, cancel := c.detach(ctx)
-		defer cancel()
-		err := in.publishNow(work)
-		in.t.settle(in)
-		done <- err
-	})
-	if err != nil {
-		return err
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	ctx, cancel := in.t.c.bound(ctx)
+	defer cancel()
+	err := in.publishNow(ctx)
+	in.t.settle(in)
+	return err
 }
 
 func (in *inode) publishNow(ctx context.Context) error {

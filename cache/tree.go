@@ -280,7 +280,7 @@ func (t *tree) settle(in *inode) {
 	switch {
 	case in.handles > 0 || in.busy != nil || in.dead:
 	case in.dirtyLocked():
-		if in.tried && !in.retrying {
+		if !in.retrying {
 			in.retrying = t.c.start(func() { t.retry(in) }) == nil
 		}
 	default:
