@@ -1,0 +1,102 @@
+// Package storetest is the suite that every [store.Volume] passes, over
+// buckets of all kinds: what package store promises in the comments of Volume,
+// Tree and File, as tests.
+//
+// A volume's own tests call [Run] with a function that opens one.
+package storetest
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/file"
+	"github.com/keifs/keifs/backend/mem"
+	"github.com/keifs/keifs/store"
+)
+
+// Open opens a volume on a store. It is called several times in one test: two
+// volumes of one bucket are two hosts, and one opened after another was closed
+// is a remount. The suite closes what it opens.
+type Open func(t *testing.T, s *store.Store) store.Volume
+
+// Run runs the suite on every kind of bucket.
+func Run(t *testing.T, open Open) {
+	for _, b := range buckets(t) {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			for _, c := range cases() {
+				if c.needs != nil && !c.needs(b.caps) || c.once && b.name != "mem" {
+					continue
+				}
+				t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, b.make(t))) })
+			}
+		})
+	}
+}
+
+// bucket is one kind of bucket.
+type bucket struct {
+	name string
+	caps backend.Caps
+	make func(t *testing.T) backend.Backend
+}
+
+func buckets(t *testing.T) []bucket {
+	folder := func(t *testing.T) backend.Backend {
+		b, err := file.Open(t.TempDir(), file.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		return b
+	}
+	list := []bucket{{name: "file", caps: folder(t).Caps(), make: folder}}
+	for name, opts := range map[string]mem.Options{
+		"mem":            {},
+		"mem plain":      {Plain: true, Seconds: true, PageSize: 3},
+		"mem versioned":  {Versions: true, PageSize: 7},
+		"mem lesser":     {Caps: lesser},
+		"mem ignoring":   {Caps: lesser, IgnoreConds: true},
+		"mem no nesting": {Caps: func(c *backend.Caps) { c.ObjectPrefix = false }},
+	} {
+		list = append(list, bucket{name: name, caps: mem.New("", opts).Caps(), make: func(t *testing.T) backend.Backend {
+			return mem.New(t.Name(), opts)
+		}})
+	}
+	return list
+}
+
+// lesser takes away what the lesser stores do not have.
+func lesser(c *backend.Caps) {
+	c.CondCreate, c.CondOverwrite, c.CondDelete, c.CondCopy, c.CondAssemble = false, false, false, false, false
+	c.Copy, c.Metadata = false, false
+}
+
+// test is one promise.
+type test struct {
+	name  string
+	needs func(backend.Caps) bool // of the bucket; nil: any will do
+	once  bool                    // only over the bucket in memory: the bucket makes no difference
+	run   func(e *env)
+}
+
+func cases() []test {
+	var all []test
+	for _, part := range [][]test{
+		lookups(), names(), contents(), handles(), creates(), attributes(), links(), directories(), removals(),
+		renames(), renamesOpen(), hosts(), conflicts(), faults(), models(),
+	} {
+		all = append(all, part...)
+	}
+	return all
+}
+
+func metadata(c backend.Caps) bool { return c.Metadata }
+func conditions(c backend.Caps) bool {
+	return c.CondCreate && c.CondOverwrite
+}
+func nesting(c backend.Caps) bool { return c.ObjectPrefix }
+
+// isConflictCopy says whether key is that of the losing content of path.
+func isConflictCopy(key, path string) bool { return strings.HasPrefix(key, path+".conflict-") }
