@@ -44,8 +44,8 @@ type Tree interface {
 	// Name is the branch; empty for the root above the branches.
 	Name() string
 
-	// Lookup returns the entry at p, complete. ErrNotExist, ErrNotDir (a
-	// parent is a file).
+	// Lookup returns the entry at p, complete. ErrNotExist, or ErrNotDir
+	// where a parent is known to be a file.
 	Lookup(ctx context.Context, p Path) (Entry, error)
 
 	// List yields the entries of the directory, sorted by name in byte
