@@ -17,10 +17,11 @@ func (s *tester) lists(prefix string, delimited bool, names ...string) {
 	for i, name := range names {
 		want[i] = s.key(name)
 	}
-	for _, limit := range []int{0, 1, 2, 3, 1000} {
-		if limit > 0 && limit < 3 && len(want) > 50 {
-			continue
-		}
+	limits := []int{0, 1, 2, 3, 1000}
+	if len(want) > 50 {
+		limits = []int{0, 37, 100, 1000}
+	}
+	for _, limit := range limits {
 		got := s.list(backend.ListOptions{Prefix: s.key(prefix), Delimited: delimited, Limit: limit})
 		if !slices.Equal(got, want) {
 			s.Errorf("list %q, delimited %v, limit %d: %q, want %q", prefix, delimited, limit, got, want)

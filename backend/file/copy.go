@@ -58,11 +58,8 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 func (b *bucket) replaceMetadata(ctx context.Context, key string, opts backend.CopyOptions) (backend.Info, error) {
 	folder, name := split(key)
 	dir, err := b.openFolder(folder)
-	if notThere(err) {
-		err = unix.ENOENT
-	}
 	if err != nil {
-		return backend.Info{}, err
+		return backend.Info{}, b.failMissing("copy", key, err)
 	}
 	defer dir.Close()
 	unlock, err := b.lock(ctx, key)
@@ -71,11 +68,8 @@ func (b *bucket) replaceMetadata(ctx context.Context, key string, opts backend.C
 	}
 	defer unlock()
 	o, err := openIn(dir, name, key)
-	if notThere(err) {
-		err = unix.ENOENT
-	}
 	if err != nil {
-		return backend.Info{}, err
+		return backend.Info{}, b.failMissing("copy", key, err)
 	}
 	defer o.f.Close()
 	etag := o.etag()

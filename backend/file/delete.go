@@ -58,7 +58,7 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 			errs[i] = b.fail("delete", keys[i], errs[i])
 		}
 	}
-	return errs, ctx.Err()
+	return errs, nil
 }
 
 // deleteIn deletes objects of one folder, and returns when that is on the disk.

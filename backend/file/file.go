@@ -154,13 +154,15 @@ func (b *bucket) open(ctx context.Context, op, key string) (*object, error) {
 		return nil, err
 	}
 	o, err := b.openObject(key)
-	if notThere(err) {
-		err = unix.ENOENT
+	return o, b.failMissing(op, key, err)
+}
+
+// failMissing is fail for a request that reads what is at key.
+func (b *bucket) failMissing(op, key string, err error) error {
+	if notThere(err) && !removed(b.root) {
+		return backend.Fail(op, key, backend.ErrNotExist, nil)
 	}
-	if err != nil {
-		return nil, b.fail(op, key, err)
-	}
-	return o, nil
+	return b.fail(op, key, err)
 }
 
 // body reads one version of an object. keifs never changes a file in place;

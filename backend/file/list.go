@@ -143,50 +143,51 @@ func (l *lister) below(dir *os.File, name, key string) error {
 	if collapse && key <= l.opts.Token {
 		return nil
 	}
-	sub, err := openDir(dir, strings.TrimSuffix(name, "/"))
-	if notThere(err) {
-		return nil // gone since its name was read
-	}
-	if collapse {
-		some := true // what cannot be looked into is shown
-		if kind(err) != backend.ErrPermission || err == nil {
-			if err != nil {
-				return err
-			}
-			some, err = l.some(sub)
-			sub.Close()
-			if err != nil {
-				return err
-			}
+	name = strings.TrimSuffix(name, "/")
+	if !collapse {
+		sub, err := openDir(dir, name)
+		if notThere(err) {
+			return nil // gone since its name was read
 		}
-		if !some {
-			return nil
-		}
-		if err := l.add(key); err != nil {
+		if err != nil {
 			return err
 		}
-		l.page.Prefixes = append(l.page.Prefixes, key)
-		return nil
+		defer sub.Close()
+		return l.folder(sub, key)
 	}
-	if err != nil {
+	if some, err := l.some(dir, name); err != nil || !some {
 		return err
 	}
-	defer sub.Close()
-	return l.folder(sub, key)
+	if err := l.add(key); err != nil {
+		return err
+	}
+	l.page.Prefixes = append(l.page.Prefixes, key)
+	return nil
 }
 
-// some says whether there is any object in the directory, at any depth.
-func (l *lister) some(dir *os.File) (bool, error) {
+// some says whether there is any object in the directory of that name, at any
+// depth. One that cannot be looked into counts as if there were.
+func (l *lister) some(parent *os.File, name string) (bool, error) {
 	if err := l.ctx.Err(); err != nil {
 		return false, err
 	}
+	dir, err := openDir(parent, name)
+	switch {
+	case notThere(err):
+		return false, nil
+	case kind(err) == backend.ErrPermission:
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	defer dir.Close()
 	r := readRecord(dir)
 	if r.marker {
 		return true, nil
 	}
 	entries, err := readNames(dir, 0)
 	if err != nil || len(entries) == 0 {
-		return !r.known, err
+		return err == nil && !r.known, err
 	}
 	for _, e := range entries {
 		if e.kind == unix.DT_REG {
@@ -194,23 +195,10 @@ func (l *lister) some(dir *os.File) (bool, error) {
 		}
 	}
 	for _, e := range entries {
-		if e.kind != unix.DT_DIR {
-			continue
-		}
-		sub, err := openDir(dir, e.name)
-		if notThere(err) {
-			continue
-		}
-		if kind(err) == backend.ErrPermission && err != nil {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		some, err := l.some(sub)
-		sub.Close()
-		if some || err != nil {
-			return some, err
+		if e.kind == unix.DT_DIR {
+			if some, err := l.some(dir, e.name); some || err != nil {
+				return some, err
+			}
 		}
 	}
 	return false, nil

@@ -130,18 +130,18 @@ func (b *bucket) finish(ctx context.Context, key string, t *temp, r record, cond
 	if err != nil {
 		return backend.Info{}, err
 	}
-	if err := b.place(ctx, key, cond, func(dir *os.File, name string) error { return t.publish(dir, name, 0) }); err != nil {
+	if err := b.place(ctx, key, cond, func(dir *os.File, name string) error { return t.publish(dir, name, cond.IfAbsent) }); err != nil {
 		return backend.Info{}, err
 	}
 	return o.info(), nil
 }
 
-// place calls publish for the object's directory and name there, alone and
-// with cond holding, and returns when that is on the disk.
-func (b *bucket) place(ctx context.Context, key string, cond backend.Cond, publish func(dir *os.File, name string) error) error {
+// place calls publish for the object's directory and name there, alone at key
+// (and at others) and with cond holding, and returns when that is on the disk.
+func (b *bucket) place(ctx context.Context, key string, cond backend.Cond, publish func(dir *os.File, name string) error, others ...string) error {
 	folder, name := split(key)
 	for range 1000 {
-		again, err := b.tryPlace(ctx, folder, name, key, cond, publish)
+		again, err := b.tryPlace(ctx, folder, name, key, cond, publish, others)
 		if err != nil && b.xattrs {
 			b.leaveFolder(ctx, folder)
 		}
@@ -154,7 +154,7 @@ func (b *bucket) place(ctx context.Context, key string, cond backend.Cond, publi
 
 // tryPlace is place, but asks to be called again where somebody removed the
 // directory, or a directory that is no object was in the way.
-func (b *bucket) tryPlace(ctx context.Context, folder, name, key string, cond backend.Cond, publish func(*os.File, string) error) (again bool, err error) {
+func (b *bucket) tryPlace(ctx context.Context, folder, name, key string, cond backend.Cond, publish func(*os.File, string) error, others []string) (again bool, err error) {
 	var dir *os.File
 	if cond.IfMatch != "" {
 		if dir, err = b.openFolder(folder); notThere(err) && !removed(b.root) {
@@ -170,7 +170,7 @@ func (b *bucket) tryPlace(ctx context.Context, folder, name, key string, cond ba
 		return false, err
 	}
 	defer dir.Close()
-	unlock, err := b.lock(ctx, key)
+	unlock, err := b.lock(ctx, append(others, key)...)
 	if err != nil {
 		return false, err
 	}
@@ -184,6 +184,8 @@ func (b *bucket) tryPlace(ctx context.Context, folder, name, key string, cond ba
 		return false, dir.Sync()
 	case errors.Is(err, unix.ENOENT) && removed(dir) && !removed(b.root):
 		return true, nil
+	case errors.Is(err, unix.EEXIST) && cond.IfAbsent: // by another tool, since check
+		return false, backend.Fail("put", key, backend.ErrPrecondition, err)
 	case errors.Is(err, unix.EISDIR) && !isMarker(key):
 		gone, pruneErr := b.pruneFolder(ctx, key+"/")
 		if pruneErr != nil {

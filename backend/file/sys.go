@@ -146,8 +146,13 @@ func (b *bucket) fail(op, key string, err error) error {
 		return err
 	}
 	k := kind(err)
-	if k == backend.ErrNotExist && removed(b.root) {
-		k = backend.ErrNoBucket
+	if k == backend.ErrNotExist {
+		switch {
+		case removed(b.root):
+			k = backend.ErrNoBucket
+		case op != "stat" && op != "get" && op != "delete":
+			k = backend.ErrTransient // somebody has removed the reserved folder
+		}
 	}
 	return backend.Fail(op, key, k, err)
 }

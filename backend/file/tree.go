@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -134,7 +135,7 @@ func (b *bucket) addFolder(dir *os.File, name string, r record) error {
 	if err := t.f.Sync(); err != nil {
 		return err
 	}
-	return t.publish(dir, name, unix.RENAME_NOREPLACE)
+	return t.publish(dir, name, true)
 }
 
 // settleFolder is for a directory whose name may not be on the disk yet, and
@@ -185,7 +186,8 @@ func ignorePermission(err error) error {
 // empty and no markers. It is done after the fact and for tidiness: what it
 // cannot remove is not an object, and so not seen.
 func (b *bucket) leaveFolder(ctx context.Context, folder string) {
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
 	for folder != "" {
 		if !b.removeFolder(ctx, folder) {
 			return

@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -181,37 +182,48 @@ type temp struct {
 }
 
 func (b *bucket) tempFile() (*temp, error) {
+	return b.temp(func(dir *os.File, name string) (*os.File, error) {
+		return openAt(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o666)
+	})
+}
+
+func (b *bucket) tempDir() (*temp, error) { return b.temp(makeDir) }
+
+func (b *bucket) temp(create func(dir *os.File, name string) (*os.File, error)) (*temp, error) {
 	ws, err := b.workspace()
 	if err != nil {
 		return nil, err
 	}
 	name := strconv.FormatInt(ws.serial.Add(1), 10)
-	f, err := openAt(ws.owner, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o666)
+	f, err := create(ws.owner, name)
 	if err != nil {
 		return nil, err
 	}
 	return &temp{ws: ws, name: name, f: f}, nil
 }
 
-func (b *bucket) tempDir() (*temp, error) {
-	ws, err := b.workspace()
-	if err != nil {
-		return nil, err
-	}
-	name := strconv.FormatInt(ws.serial.Add(1), 10)
-	f, err := makeDir(ws.owner, name)
-	if err != nil {
-		return nil, err
-	}
-	return &temp{ws: ws, name: name, f: f}, nil
-}
-
-// publish puts it in place, replacing what is there unless told not to.
-func (t *temp) publish(dir *os.File, name string, flags uint) error {
-	err := renameAt(t.ws.owner, t.name, dir, name, flags)
+// publish puts it in place: over what is there, or, when exclusive, only
+// where nothing is (else EEXIST).
+func (t *temp) publish(dir *os.File, name string, exclusive bool) error {
+	err := publish(t.ws.owner, t.name, dir, name, exclusive)
 	if err == nil {
 		t.name = ""
 	}
+	return err
+}
+
+func publish(from *os.File, name string, dir *os.File, target string, exclusive bool) error {
+	if exclusive {
+		err := renameAt(from, name, dir, target, unix.RENAME_NOREPLACE)
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+		// A file system without the flag; our own locks still hold.
+		if _, err := statAt(dir, target); err == nil {
+			return unix.EEXIST
+		}
+	}
+	err := renameAt(from, name, dir, target, 0)
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.EILSEQ // a name that this file system cannot have
 	}
@@ -229,11 +241,29 @@ func (t *temp) discard() {
 }
 
 // lock makes the caller the only one, in this process and others, who changes
-// what is at that key. Only one lock may be held at a time.
-func (b *bucket) lock(ctx context.Context, key string) (unlock func(), err error) {
-	h := fnv.New32a()
-	io.WriteString(h, key)
-	shard := h.Sum32() % shards
+// what is at these keys. Who holds locks takes no others.
+func (b *bucket) lock(ctx context.Context, keys ...string) (unlock func(), err error) {
+	var held []uint32 // ascending, so that two never wait for each other
+	for _, key := range keys {
+		h := fnv.New32a()
+		io.WriteString(h, key)
+		held = append(held, h.Sum32()%shards)
+	}
+	slices.Sort(held)
+	unlock = func() {}
+	for _, shard := range slices.Compact(held) {
+		before := unlock
+		one, err := b.lockShard(ctx, shard)
+		if err != nil {
+			before()
+			return nil, err
+		}
+		unlock = func() { one(); before() }
+	}
+	return unlock, nil
+}
+
+func (b *bucket) lockShard(ctx context.Context, shard uint32) (unlock func(), err error) {
 	select {
 	case b.shards[shard] <- struct{}{}:
 	case <-ctx.Done():
