@@ -1,0 +1,179 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// Assemble begins a multipart upload. It declares no checksum algorithm:
+// with one, many servers refuse to copy parts.
+func (b *bucket) Assemble(ctx context.Context, key string, opts backend.PutOptions) (backend.Assembly, error) {
+	if err := b.checkPut("assemble", key, -1, opts); err != nil {
+		return nil, err
+	}
+	if opts.ContentType == "" {
+		opts.ContentType = defaultType
+	}
+	opts.Metadata = cloned(opts.Metadata)
+	ctx, w := b.watch(ctx)
+	defer w.stop()
+	out, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+		Bucket: &b.name, Key: b.full(key), Metadata: opts.Metadata, ContentType: &opts.ContentType,
+		StorageClass: b.class, ServerSideEncryption: b.sse, SSEKMSKeyId: b.kmsKey,
+		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
+	})
+	if err != nil {
+		return nil, b.fail(ctx, "assemble", key, err)
+	}
+	if aws.ToString(out.UploadId) == "" {
+		return nil, backend.Fail("assemble", key, backend.ErrTransient, errors.New("the answer names no upload"))
+	}
+	return &assembly{b: b, key: key, opts: opts, upload: out.UploadId, parts: map[int32]part{}}, nil
+}
+
+type assembly struct {
+	b      *bucket
+	key    string
+	opts   backend.PutOptions
+	upload *string
+
+	mu    sync.Mutex
+	parts map[int32]part
+}
+
+type part struct {
+	etag *string
+	size int64
+}
+
+func (a *assembly) PutPart(ctx context.Context, number int, src backend.Source) error {
+	if err := a.check("putpart", number, src.Size()); err != nil {
+		return err
+	}
+	b := a.b
+	ctx, w := b.watch(ctx)
+	defer w.stop()
+	body := b.upload(w, src)
+	out, err := b.client.UploadPart(ctx, &s3.UploadPartInput{
+		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, PartNumber: aws.Int32(int32(number)),
+		Body: body, ContentLength: aws.Int64(src.Size()),
+		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
+	}, unsigned)
+	if srcErr := body.end(); srcErr != nil && err != nil && ctx.Err() == nil {
+		return fmt.Errorf("putpart %s: source: %w", a.key, srcErr)
+	}
+	if err != nil {
+		return b.fail(ctx, "putpart", a.key, err)
+	}
+	a.add(number, out.ETag, src.Size())
+	return nil
+}
+
+func (a *assembly) CopyPart(ctx context.Context, number int, key, etag string, offset, length int64) error {
+	if err := a.check("copypart", number, length); err != nil {
+		return err
+	}
+	if err := a.b.checkKey("copypart", key); err != nil {
+		return err
+	}
+	if offset < 0 || length <= 0 { // a range cannot be empty
+		return backend.Fail("copypart", key, backend.ErrInvalid, fmt.Errorf("range %d+%d", offset, length))
+	}
+	b := a.b
+	ctx, w := b.watchLong(ctx)
+	defer w.stop()
+	out, err := b.client.UploadPartCopy(ctx, &s3.UploadPartCopyInput{
+		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, PartNumber: aws.Int32(int32(number)),
+		CopySource: b.copySource(key), CopySourceIfMatch: ifMatch(etag),
+		CopySourceRange:      aws.String(fmt.Sprintf("bytes=%d-%d", offset, offset+length-1)),
+		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
+		CopySourceSSECustomerAlgorithm: b.customer.algorithm, CopySourceSSECustomerKey: b.customer.key, CopySourceSSECustomerKeyMD5: b.customer.md5,
+	})
+	if err != nil {
+		return b.fail(ctx, "copypart", key, err)
+	}
+	if out.CopyPartResult == nil || out.CopyPartResult.ETag == nil {
+		return backend.Fail("copypart", key, backend.ErrTransient, errors.New("the answer names no ETag"))
+	}
+	a.add(number, out.CopyPartResult.ETag, length)
+	return nil
+}
+
+func (a *assembly) check(op string, number int, size int64) error {
+	if number < 1 {
+		return backend.Fail(op, a.key, backend.ErrInvalid, fmt.Errorf("part %d", number))
+	}
+	if number > a.b.caps.MaxParts || size > a.b.caps.MaxPart {
+		return backend.Fail(op, a.key, backend.ErrTooLarge, fmt.Errorf("part %d of %d bytes", number, size))
+	}
+	return nil
+}
+
+func (a *assembly) add(number int, etag *string, size int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.parts[int32(number)] = part{etag, size}
+}
+
+// list is what to complete with, and the size of the whole.
+func (a *assembly) list() (parts []types.CompletedPart, size int64, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.parts) == 0 {
+		return nil, 0, backend.Fail("complete", a.key, backend.ErrInvalid, errors.New("no parts"))
+	}
+	for i := range int32(len(a.parts)) {
+		p, ok := a.parts[i+1]
+		if !ok {
+			return nil, 0, backend.Fail("complete", a.key, backend.ErrInvalid, fmt.Errorf("no part %d", i+1))
+		}
+		parts = append(parts, types.CompletedPart{PartNumber: aws.Int32(i + 1), ETag: p.etag})
+		size += p.size
+	}
+	return parts, size, nil
+}
+
+func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
+	parts, size, err := a.list()
+	if err != nil {
+		return backend.Info{}, err
+	}
+	b := a.b
+	ctx, w := b.watchLong(ctx)
+	defer w.stop()
+	out, err := b.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+		IfMatch: ifMatch(a.opts.Cond.IfMatch), IfNoneMatch: ifNoneMatch(a.opts.Cond),
+		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
+	})
+	if err != nil {
+		return backend.Info{}, b.failCond(ctx, "complete", a.key, a.opts.Cond, err)
+	}
+	if out.ETag == nil {
+		return backend.Info{}, backend.Fail("complete", a.key, backend.ErrTransient, errors.New("the answer names no ETag"))
+	}
+	return backend.Info{
+		Key: a.key, Size: size, ETag: unquote(out.ETag), ModTime: answered(out.ResultMetadata), VersionID: b.version(out.VersionId),
+		Metadata: cloned(a.opts.Metadata), ContentType: a.opts.ContentType,
+	}, nil
+}
+
+// Abort discards the parts. An upload that the server does not know is gone.
+func (a *assembly) Abort(ctx context.Context) error {
+	b := a.b
+	ctx, w := b.watch(ctx)
+	defer w.stop()
+	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload})
+	if err = b.fail(ctx, "abort", a.key, err); errors.Is(err, backend.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,90 @@
+package s3
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// maxBatch is how many keys one DeleteObjects takes.
+const maxBatch = 1000
+
+// DeleteBatch deletes by one request. Keys that its XML cannot name are
+// deleted one by one.
+func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error) {
+	if len(keys) > maxBatch {
+		return nil, backend.Fail("deletebatch", "", backend.ErrInvalid, fmt.Errorf("%d keys, at most %d", len(keys), maxBatch))
+	}
+	errs := make([]error, len(keys))
+	var objects []types.ObjectIdentifier
+	index := make(map[string]int, len(keys))
+	for i, key := range keys {
+		if err := b.checkKey("deletebatch", key); err != nil {
+			errs[i] = err
+			continue
+		}
+		if !inXML(key) {
+			if err := b.Delete(ctx, key, backend.Cond{}); err != nil {
+				if ctx.Err() != nil {
+					return nil, err
+				}
+				errs[i] = err
+			}
+			continue
+		}
+		index[b.prefix+key] = i
+		objects = append(objects, types.ObjectIdentifier{Key: b.full(key)})
+	}
+	if len(objects) == 0 {
+		return errs, nil
+	}
+	ctx, w := b.watch(ctx)
+	defer w.stop()
+	out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
+		Bucket: &b.name, Delete: &types.Delete{Objects: objects, Quiet: aws.Bool(true)},
+	}, contentMD5)
+	if err != nil {
+		return nil, b.fail(ctx, "deletebatch", "", err)
+	}
+	for _, e := range out.Errors {
+		key, code := aws.ToString(e.Key), aws.ToString(e.Code)
+		kind := kindOfCode(code, aws.ToString(e.Message))
+		if kind == backend.ErrNotExist {
+			continue
+		}
+		if kind == nil {
+			kind = backend.ErrIO
+		}
+		i, ok := index[key]
+		err := backend.Fail("deletebatch", strings.TrimPrefix(key, b.prefix), kind, fmt.Errorf("%s: %s", code, aws.ToString(e.Message)))
+		if !ok {
+			return nil, err // which of them it is, nobody knows
+		}
+		errs[i] = err
+	}
+	return errs, nil
+}
+
+// contentMD5 adds the checksum that older stores insist on; the SDK adds a
+// newer one by itself.
+func contentMD5(o *s3.Options) {
+	o.APIOptions = append(o.APIOptions, smithyhttp.AddContentChecksumMiddleware)
+}
+
+// inXML says whether XML 1.0 can carry the key, and every parser gives it back
+// as it was.
+func inXML(key string) bool {
+	for _, c := range key {
+		if c < ' ' || c == 0xFFFE || c == 0xFFFF {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,183 @@
+package s3
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// anyRegion answers for every bucket, if only by naming the right region.
+const anyRegion = "us-east-1"
+
+// connect makes the client, and asks the bucket for one key, which shows
+// whether all is well.
+func (b *bucket) connect(ctx context.Context, opts *Options) error {
+	cfg, err := opts.load(ctx)
+	if err != nil {
+		return backend.Fail("open", b.name, backend.ErrCredentials, err)
+	}
+	if !opts.Anonymous {
+		known := &credentials{next: cfg.Credentials}
+		if _, err := known.Retrieve(ctx); err != nil {
+			return b.fail(ctx, "open", b.name, err)
+		}
+		cfg.Credentials = known
+	}
+	b.client = newClient(cfg, opts, "")
+	if b.client.Options().Region == "" {
+		region, err := b.findRegion(ctx, cfg, opts)
+		if err != nil {
+			return b.fail(ctx, "open", b.name, err)
+		}
+		b.client = newClient(cfg, opts, region)
+	}
+	for attempt := 1; ; attempt++ {
+		ctx, w := b.watch(ctx)
+		_, err = b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: &b.prefix, MaxKeys: aws.Int32(1)})
+		err = b.fail(ctx, "open", b.name, err)
+		w.stop()
+		if err == nil || attempt == 3 {
+			return err
+		}
+		var answer *answer
+		if !errors.As(err, &answer) {
+			return err
+		}
+		switch region := answer.region; {
+		case region != "" && region != b.client.Options().Region:
+			b.log.Info("the bucket is in another region", "bucket", b.name, "region", region)
+			b.client = newClient(cfg, opts, region)
+		case answer.code == clockSkew: // by now the client knows the store's time
+		default:
+			return err
+		}
+	}
+}
+
+func (o *Options) load(ctx context.Context) (aws.Config, error) {
+	var load []func(*config.LoadOptions) error
+	if o.Profile != "" {
+		load = append(load, config.WithSharedConfigProfile(o.Profile))
+	}
+	if o.Anonymous {
+		load = append(load, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
+	}
+	return config.LoadDefaultConfig(ctx, load...)
+}
+
+func newClient(cfg aws.Config, opts *Options, region string) *s3.Client {
+	return s3.NewFromConfig(cfg, func(o *s3.Options) {
+		if opts.Endpoint != "" {
+			o.BaseEndpoint = &opts.Endpoint
+		}
+		switch {
+		case region != "":
+			o.Region = region
+		case opts.Region != "":
+			o.Region = opts.Region
+		case o.Region == "" && o.BaseEndpoint != nil:
+			o.Region = anyRegion
+		}
+		o.UsePathStyle = o.BaseEndpoint != nil
+		if opts.PathStyle != nil {
+			o.UsePathStyle = *opts.PathStyle
+		}
+		o.HTTPClient = &http.Client{
+			Transport: opts.Transport,
+			// A signature is good for one host only.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
+		o.Retryer = aws.NopRetryer{}
+		o.ContinueHeaderThresholdBytes = -1
+		// Many stores refuse a body with a checksum behind it.
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		o.DisableLogOutputChecksumValidationSkipped = true
+		o.Logger = logging.Nop{}
+		if opts.RequesterPays {
+			o.APIOptions = append(o.APIOptions, smithyhttp.AddHeaderValue("X-Amz-Request-Payer", "requester"))
+		}
+	})
+}
+
+// findRegion asks Amazon where the bucket is. It needs no credentials.
+func (b *bucket) findRegion(ctx context.Context, cfg aws.Config, opts *Options) (string, error) {
+	ctx, w := b.watch(ctx)
+	defer w.stop()
+	cfg.Credentials = aws.AnonymousCredentials{}
+	out, err := newClient(cfg, opts, anyRegion).HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
+	if err == nil {
+		return aws.ToString(out.BucketRegion), nil
+	}
+	// Also a refusal tells.
+	if region := regionOf(err); region != "" {
+		return region, nil
+	}
+	return "", err
+}
+
+func regionOf(err error) string {
+	var e *awshttp.ResponseError
+	if errors.As(err, &e) && e.Response != nil {
+		return e.Response.Header.Get("X-Amz-Bucket-Region")
+	}
+	return ""
+}
+
+// credentials classifies the failures of the AWS credential chain.
+type credentials struct {
+	next aws.CredentialsProvider // which caches
+	had  atomic.Bool             // there were credentials once
+}
+
+func (c *credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	if c.next == nil {
+		return aws.Credentials{}, errNoCredentials
+	}
+	cred, err := c.next.Retrieve(ctx)
+	if err == nil {
+		c.had.Store(true)
+		return cred, nil
+	}
+	// Who had credentials, and cannot refresh them for want of an answer, may
+	// have them again: data that waits for its upload must not be given up.
+	var api smithy.APIError
+	if c.had.Load() && !errors.As(err, &api) {
+		return cred, fmt.Errorf("%w: %w", errRefresh, err)
+	}
+	return cred, fmt.Errorf("%w: %w", errNoCredentials, err)
+}
+
+var (
+	errNoCredentials = errors.New("no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile, or ask for anonymous access")
+	errRefresh       = errors.New("the credentials could not be renewed")
+)
+
+// customerKey is a key of which the store keeps only a hash; all nil without.
+type customerKey struct{ algorithm, key, md5 *string }
+
+func newCustomerKey(key []byte) customerKey {
+	if len(key) == 0 {
+		return customerKey{}
+	}
+	sum := md5.Sum(key)
+	return customerKey{
+		algorithm: aws.String("AES256"),
+		key:       aws.String(base64.StdEncoding.EncodeToString(key)),
+		md5:       aws.String(base64.StdEncoding.EncodeToString(sum[:])),
+	}
+}

@@ -1,0 +1,86 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// Copy copies on the server. To replace the metadata it first asks for the
+// type and the other headers of the source, which the server would drop.
+func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOptions) (backend.Info, error) {
+	if !b.caps.Copy || opts.Cond != (backend.Cond{}) && !b.caps.CondCopy {
+		return backend.Info{}, backend.Fail("copy", dst, backend.ErrUnsupported, nil)
+	}
+	if err := b.checkPut("copy", dst, -1, backend.PutOptions{Cond: opts.Cond, Metadata: opts.Metadata}); err != nil {
+		return backend.Info{}, err
+	}
+	if err := b.checkKey("copy", src); err != nil {
+		return backend.Info{}, err
+	}
+	in := &s3.CopyObjectInput{
+		Bucket: &b.name, Key: b.full(dst), CopySource: b.copySource(src), CopySourceIfMatch: ifMatch(opts.SourceETag),
+		IfMatch: ifMatch(opts.Cond.IfMatch), IfNoneMatch: ifNoneMatch(opts.Cond),
+		StorageClass: b.class, ServerSideEncryption: b.sse, SSEKMSKeyId: b.kmsKey,
+		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
+		CopySourceSSECustomerAlgorithm: b.customer.algorithm, CopySourceSSECustomerKey: b.customer.key, CopySourceSSECustomerKeyMD5: b.customer.md5,
+	}
+	info := backend.Info{Key: dst, Size: -1}
+	if opts.Metadata != nil {
+		head, err := b.head(ctx, "copy", src, backend.GetOptions{IfMatch: opts.SourceETag})
+		if err != nil {
+			return backend.Info{}, err
+		}
+		if info.Size = aws.ToInt64(head.ContentLength); info.Size > b.caps.MaxCopy && b.caps.MaxCopy > 0 {
+			return backend.Info{}, backend.Fail("copy", dst, backend.ErrTooLarge, fmt.Errorf("%d bytes, at most %d", info.Size, b.caps.MaxCopy))
+		}
+		info.Metadata, info.ContentType = cloned(opts.Metadata), aws.ToString(head.ContentType)
+		in.MetadataDirective, in.Metadata = types.MetadataDirectiveReplace, opts.Metadata
+		in.CopySourceIfMatch = head.ETag // the headers are of this version
+		in.ContentType, in.ContentEncoding, in.ContentLanguage = head.ContentType, head.ContentEncoding, head.ContentLanguage
+		in.ContentDisposition, in.CacheControl, in.WebsiteRedirectLocation = head.ContentDisposition, head.CacheControl, head.WebsiteRedirectLocation
+		in.Expires = head.Expires
+		if in.StorageClass == "" {
+			in.StorageClass = head.StorageClass
+		}
+	}
+	req, w := b.watchLong(ctx)
+	defer w.stop()
+	out, err := b.client.CopyObject(req, in)
+	if err != nil {
+		err = b.failCond(req, "copy", dst, opts.Cond, err)
+		if errors.Is(err, backend.ErrPrecondition) && opts.Cond == (backend.Cond{}) && opts.SourceETag == "" {
+			err = backend.Fail("copy", dst, backend.ErrTransient, errors.New("the source has just changed"))
+		}
+		return backend.Info{}, err
+	}
+	if out.CopyObjectResult == nil || out.CopyObjectResult.ETag == nil {
+		return backend.Info{}, backend.Fail("copy", dst, backend.ErrTransient, errors.New("the answer names no ETag"))
+	}
+	info.ETag, info.ModTime = unquote(out.CopyObjectResult.ETag), aws.ToTime(out.CopyObjectResult.LastModified)
+	info.VersionID = b.version(out.VersionId)
+	return info, nil
+}
+
+// copySource names an object in a header: every byte that means something in
+// an address or in a header is escaped.
+func (b *bucket) copySource(key string) *string {
+	const hex = "0123456789ABCDEF"
+	path := b.name + "/" + b.prefix + key
+	out := make([]byte, 0, len(path)+16)
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.', c == '~', c == '/':
+			out = append(out, c)
+		default:
+			out = append(out, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return aws.String(string(out))
+}

@@ -1,0 +1,231 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+
+	"github.com/keifs/keifs/backend"
+)
+
+const clockSkew = "RequestTimeTooSkewed"
+
+// answer is the store's refusal in its own words.
+type answer struct {
+	status  int
+	code    string // empty where there was no body
+	message string
+	request string // id, for the store's support
+	region  string // where the bucket is, if it says so
+	deleted bool   // the object named is the mark of a deletion
+}
+
+func (a *answer) Error() string {
+	var s strings.Builder
+	if a.code != "" {
+		s.WriteString(a.code)
+		if a.message != "" && a.message != a.code {
+			s.WriteString(": " + a.message)
+		}
+		s.WriteString(" ")
+	}
+	fmt.Fprintf(&s, "(HTTP %d", a.status)
+	if a.request != "" {
+		fmt.Fprintf(&s, ", request %s", a.request)
+	}
+	s.WriteString(")")
+	if a.code == clockSkew {
+		s.WriteString("; is the clock of this machine right?")
+	}
+	return s.String()
+}
+
+// fail makes an error of the package backend of what the SDK returned for a
+// request with that context. It returns nil for nil.
+func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		if cause := context.Cause(ctx); cause == errStalled {
+			return backend.Fail(op, key, backend.ErrTransient, cause)
+		}
+		return fmt.Errorf("%s %s: %w", op, key, ctx.Err())
+	}
+	switch {
+	case errors.Is(err, errNoCredentials):
+		return backend.Fail(op, key, backend.ErrCredentials, credentialsText(err))
+	case errors.Is(err, errRefresh):
+		return backend.Fail(op, key, backend.ErrTransient, credentialsText(err))
+	}
+	if a := answerOf(err); a != nil {
+		return backend.Fail(op, key, a.kind(), a)
+	}
+	var decode *smithy.DeserializationError
+	if errors.As(err, &decode) {
+		return backend.Fail(op, key, backend.ErrTransient, fmt.Errorf("not an answer of S3: %w", decode.Err))
+	}
+	var sent *url.Error
+	if !errors.As(err, &sent) {
+		return backend.Fail(op, key, backend.ErrInvalid, err) // refused before it was sent
+	}
+	kind := backend.ErrTransient
+	if unreachable(sent.Err) {
+		kind = backend.ErrUnreachable
+	}
+	// The host is enough: the whole address of the request helps nobody.
+	if u, parseErr := url.Parse(sent.URL); parseErr == nil {
+		return backend.Fail(op, key, kind, fmt.Errorf("%s://%s: %w", u.Scheme, u.Host, sent.Err))
+	}
+	return backend.Fail(op, key, kind, sent.Err)
+}
+
+// credentialsText keeps the outermost and the innermost words of the chain of
+// credential providers, which tells of each of its layers.
+func credentialsText(err error) error {
+	inner := err
+	for {
+		next := errors.Unwrap(inner)
+		if joined, ok := inner.(interface{ Unwrap() []error }); ok {
+			next = joined.Unwrap()[len(joined.Unwrap())-1]
+		}
+		if next == nil {
+			break
+		}
+		inner = next
+	}
+	outer := errNoCredentials
+	if errors.Is(err, errRefresh) {
+		outer = errRefresh
+	}
+	if inner == outer {
+		return outer
+	}
+	return fmt.Errorf("%w (%w)", outer, inner)
+}
+
+// unreachable says whether there was no connection at all.
+func unreachable(err error) bool {
+	var (
+		op      *net.OpError
+		dns     *net.DNSError
+		record  tls.RecordHeaderError
+		alert   tls.AlertError
+		cert    *tls.CertificateVerificationError
+		unknown x509.UnknownAuthorityError
+	)
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") ||
+		errors.As(err, &dns) || errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &cert) || errors.As(err, &unknown)
+}
+
+// answerOf is what the store answered; nil where it did not.
+func answerOf(err error) *answer {
+	var e *awshttp.ResponseError
+	if !errors.As(err, &e) || e.Response == nil || e.HTTPStatusCode() == 0 {
+		return nil
+	}
+	if e.HTTPStatusCode()/100 == 2 {
+		return nil // it went wrong behind the first line
+	}
+	header := e.Response.Header
+	a := &answer{
+		status: e.HTTPStatusCode(), request: e.ServiceRequestID(),
+		region: header.Get("X-Amz-Bucket-Region"), deleted: header.Get("X-Amz-Delete-Marker") == "true",
+	}
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
+	}
+	// What the SDK makes up where there was no body says less than the status.
+	if a.code == "UnknownError" || a.message == "" && strings.ReplaceAll(http.StatusText(a.status), " ", "") == a.code {
+		a.code = ""
+	}
+	return a
+}
+
+// kind is the sentinel of an answer: by its code, else by its status.
+func (a *answer) kind() error {
+	if a.deleted && a.status == http.StatusMethodNotAllowed {
+		return backend.ErrNotExist
+	}
+	if kind := kindOfCode(a.code, a.message); kind != nil {
+		return kind
+	}
+	switch s := a.status; {
+	case s == http.StatusNotFound, s == http.StatusGone:
+		return backend.ErrNotExist
+	case s == http.StatusForbidden:
+		return backend.ErrPermission
+	case s == http.StatusUnauthorized:
+		return backend.ErrCredentials
+	case s == http.StatusPreconditionFailed, s == http.StatusNotModified:
+		return backend.ErrPrecondition
+	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable:
+		return backend.ErrThrottled
+	case s == http.StatusNotImplemented, s == http.StatusMethodNotAllowed:
+		return backend.ErrUnsupported
+	case s == http.StatusInsufficientStorage:
+		return backend.ErrNoSpace
+	case s == http.StatusRequestEntityTooLarge, s == http.StatusRequestHeaderFieldsTooLarge:
+		return backend.ErrTooLarge
+	case s == http.StatusRequestURITooLong:
+		return backend.ErrBadKey
+	case s == http.StatusRequestTimeout, s >= 500:
+		return backend.ErrTransient
+	case s == http.StatusBadRequest && a.code != "":
+		return backend.ErrInvalid
+	}
+	return backend.ErrIO
+}
+
+// kindOfCode is the sentinel of an error code of S3 or of a store like it; nil
+// where the code says no more than the HTTP status.
+func kindOfCode(code, message string) error {
+	switch code {
+	case "NoSuchKey", "NoSuchVersion", "NoSuchUpload":
+		return backend.ErrNotExist
+	case "NoSuchBucket", "InvalidBucketName":
+		return backend.ErrNoBucket
+	case "PreconditionFailed":
+		return backend.ErrPrecondition
+	case "AccessDenied", "AllAccessDisabled", "AccountProblem", "AccessForbidden", "UnauthorizedAccess", "KMS.DisabledException", "KMS.NotFoundException":
+		return backend.ErrPermission
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "NotSignedUp",
+		"InvalidSecurity", "RequestExpired", "AuthorizationHeaderMalformed", "InvalidClientTokenId", "UnrecognizedClientException":
+		return backend.ErrCredentials
+	case "SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling", "ThrottlingException", "ThrottledException",
+		"RequestThrottled", "RequestLimitExceeded", "TooManyRequests", "TooManyRequestsException", "BandwidthLimitExceeded",
+		"RequestThrottledException", "ProvisionedThroughputExceededException", "XMinioServerNotInitialized":
+		return backend.ErrThrottled
+	case "ConditionalRequestConflict", "OperationAborted", "InternalError", "RequestTimeout", "IncompleteBody",
+		"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", clockSkew:
+		return backend.ErrTransient
+	case "NotImplemented", "MethodNotAllowed":
+		return backend.ErrUnsupported
+	case "EntityTooLarge", "MaxMessageLengthExceeded", "MetadataTooLarge", "RequestHeaderSectionTooLarge":
+		return backend.ErrTooLarge
+	case "KeyTooLongError", "InvalidURI", "InvalidObjectName",
+		"ObjectParentIsFile", "ExistingObjectIsDirectory", "ExistingObjectIsFile", "DirectoryObjectContainsData", // versitygw
+		"XMinioInvalidObjectName", "XMinioParentIsObject", "XMinioObjectExistsAsDirectory", "XMinioInvalidResourceName":
+		return backend.ErrBadKey
+	case "QuotaExceeded", "InsufficientStorage", "StorageQuotaExceeded",
+		"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded":
+		return backend.ErrNoSpace
+	case "InvalidObjectState": // archived: it must be restored before it can be read
+		return backend.ErrIO
+	case "InvalidRequest":
+		if strings.Contains(message, "larger than the maximum") {
+			return backend.ErrTooLarge // the source of a copy
+		}
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package s3
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// xmlScanner reads the XML that S3 servers write: elements, text, references;
+// of attributes, comments and instructions it only finds the end. Its errors
+// are of documents that are cut or no XML.
+type xmlScanner struct {
+	data []byte
+	pos  int
+	// An element that was opened as <a/> has its end still to come.
+	closed bool
+}
+
+var errXML = errors.New("malformed XML")
+
+// open goes to the next tag and into its element. At the end of the element
+// around it, ok is false.
+func (x *xmlScanner) open() (name string, ok bool, err error) {
+	if x.closed {
+		x.closed = false
+		return "", false, nil
+	}
+	for {
+		i := bytes.IndexByte(x.data[x.pos:], '<')
+		if i < 0 {
+			return "", false, fmt.Errorf("%w: it ends early", errXML)
+		}
+		x.pos += i
+		rest := x.data[x.pos:]
+		var end string
+		switch {
+		case bytes.HasPrefix(rest, []byte("<!--")):
+			end = "-->"
+		case bytes.HasPrefix(rest, []byte("<?")):
+			end = "?>"
+		default:
+			tag, err := x.until(">")
+			if err != nil {
+				return "", false, err
+			}
+			tag = tag[1:]
+			if strings.HasPrefix(tag, "/") {
+				return "", false, nil
+			}
+			if strings.HasSuffix(tag, "/") {
+				x.closed, tag = true, tag[:len(tag)-1]
+			}
+			if i := strings.IndexAny(tag, " \t\r\n"); i >= 0 {
+				tag = tag[:i]
+			}
+			if tag == "" || tag[0] == '!' {
+				return "", false, errXML
+			}
+			return tag[strings.IndexByte(tag, ':')+1:], true, nil
+		}
+		if _, err := x.until(end); err != nil {
+			return "", false, err
+		}
+	}
+}
+
+// until returns the bytes before the next end, and goes behind that.
+func (x *xmlScanner) until(end string) (string, error) {
+	i := bytes.Index(x.data[x.pos:], []byte(end))
+	if i < 0 {
+		return "", fmt.Errorf("%w: it ends early", errXML)
+	}
+	s := string(x.data[x.pos : x.pos+i])
+	x.pos += i + len(end)
+	return s, nil
+}
+
+// children calls visit in each element of the present one; visit must leave it
+// by children, text or skip.
+func (x *xmlScanner) children(visit func(name string) error) error {
+	for {
+		name, ok, err := x.open()
+		if err != nil || !ok {
+			return err
+		}
+		if err := visit(name); err != nil {
+			return err
+		}
+	}
+}
+
+// skip leaves the present element. It does not recurse: the depth is the server's choice.
+func (x *xmlScanner) skip() error {
+	for depth := 1; depth > 0; {
+		_, ok, err := x.open()
+		if err != nil {
+			return err
+		}
+		if depth++; !ok {
+			depth -= 2
+		}
+	}
+	return nil
+}
+
+// text returns the text of the present element, which has no children.
+func (x *xmlScanner) text() (string, error) {
+	if x.closed {
+		x.closed = false
+		return "", nil
+	}
+	s, err := x.until("<")
+	if err != nil {
+		return "", err
+	}
+	tag, err := x.until(">")
+	if err != nil {
+		return "", err
+	}
+	if !strings.HasPrefix(tag, "/") {
+		return "", fmt.Errorf("%w: <%s> in a text", errXML, tag)
+	}
+	if strings.IndexByte(s, '&') < 0 {
+		return s, nil
+	}
+	return unescape(s)
+}
+
+func unescape(s string) (string, error) {
+	var out strings.Builder
+	for {
+		before, rest, found := strings.Cut(s, "&")
+		out.WriteString(before)
+		if !found {
+			return out.String(), nil
+		}
+		ref, after, found := strings.Cut(rest, ";")
+		if !found {
+			return "", fmt.Errorf("%w: &%.10s", errXML, rest)
+		}
+		switch ref {
+		case "amp":
+			out.WriteByte('&')
+		case "lt":
+			out.WriteByte('<')
+		case "gt":
+			out.WriteByte('>')
+		case "quot":
+			out.WriteByte('"')
+		case "apos":
+			out.WriteByte('\'')
+		default:
+			digits, ok := strings.CutPrefix(ref, "#")
+			base := 10
+			if hex, isHex := strings.CutPrefix(digits, "x"); isHex {
+				digits, base = hex, 16
+			}
+			c, err := strconv.ParseUint(digits, base, 21)
+			if !ok || err != nil {
+				return "", fmt.Errorf("%w: &%s;", errXML, ref)
+			}
+			out.WriteRune(rune(c))
+		}
+		s = after
+	}
+}
