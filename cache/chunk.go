@@ -35,6 +35,7 @@ type chunks struct {
 	bucket string
 	flight flights[chunkID, []byte]
 	temp   atomic.Int64
+	write  func(name string, parts ...[]byte) error // writeFile, but in tests of a full disk
 
 	hits, misses, collapsed, corrupt, diskErrors atomic.Int64
 
@@ -53,7 +54,7 @@ const (
 
 // openChunks finds what an earlier owner of the folder left.
 func openChunks(dir, bucket string, size, memory int64) (*chunks, error) {
-	c := &chunks{dir: dir, bucket: bucket}
+	c := &chunks{dir: dir, bucket: bucket, write: writeFile}
 	c.disk = newWeighted(max(size, 0), func(id chunkID, _ struct{}) { os.Remove(c.file(id)) })
 	c.memory = newWeighted[chunkID, []byte](max(memory, 0), nil)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -226,7 +227,7 @@ func (c *chunks) keep(id chunkID, data []byte) {
 	temp := filepath.Join(c.dir, fmt.Sprintf("%s%d", tempPrefix, c.temp.Add(1)))
 	err := os.MkdirAll(filepath.Dir(c.file(id)), 0o700)
 	if err == nil {
-		err = writeFile(temp, data, checksum(id, data))
+		err = c.write(temp, data, checksum(id, data))
 	}
 	if err == nil {
 		err = os.Rename(temp, c.file(id))

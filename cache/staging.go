@@ -23,6 +23,8 @@ type staging struct {
 	next atomic.Int64
 	used atomic.Int64 // staged files
 
+	writeAt func(f *os.File, p []byte, off int64) (int, error) // of the file, but in tests of a full disk
+
 	// relieve, if set, is asked to free bytes of the disk when it is full;
 	// false when there is nothing more to free.
 	relieve func(bytes int64) bool
@@ -35,7 +37,7 @@ func openStaging(dir string) (*staging, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, diskError(err)
 	}
-	return &staging{dir: dir}, nil
+	return &staging{dir: dir, writeAt: (*os.File).WriteAt}, nil
 }
 
 // create makes an empty staged file.
@@ -88,7 +90,7 @@ func (f *stagedFile) WriteAt(p []byte, off int64) (int, error) {
 	}
 	done := 0
 	err := f.s.withRoom(int64(len(p)), func() error {
-		n, err := f.f.WriteAt(p[done:], off+int64(done))
+		n, err := f.s.writeAt(f.f, p[done:], off+int64(done))
 		done += n
 		return err
 	})
