@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -98,13 +99,9 @@ func writeSparse(f *os.File, p []byte, off int64) error {
 	return nil
 }
 
+// allZero compares p with itself, shifted by one.
 func allZero(p []byte) bool {
-	for _, c := range p {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
+	return p[0] == 0 && bytes.Equal(p[1:], p[:len(p)-1])
 }
 
 // finish makes the object of a written temporary file, and publishes it.
