@@ -30,7 +30,7 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 			errs[i] = err
 			continue
 		}
-		if !inXML(key) {
+		if strings.ContainsFunc(key, oddXML) {
 			if err := b.Delete(ctx, key, backend.Cond{}); err != nil {
 				if ctx.Err() != nil {
 					return nil, err
@@ -78,13 +78,6 @@ func contentMD5(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, smithyhttp.AddContentChecksumMiddleware)
 }
 
-// inXML says whether XML 1.0 can carry the key, and every parser gives it back
-// as it was.
-func inXML(key string) bool {
-	for _, c := range key {
-		if c < ' ' || c == 0xFFFE || c == 0xFFFF {
-			return false
-		}
-	}
-	return true
-}
+// oddXML says that XML cannot carry a character, or that not every parser
+// gives it back as it was.
+func oddXML(c rune) bool { return c < ' ' || notXML(c) }

@@ -13,6 +13,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -47,10 +48,16 @@ func (b *bucket) connect(ctx context.Context, opts *Options) error {
 	}
 	for attempt := 1; ; attempt++ {
 		ctx, w := b.watch(ctx)
-		_, err = b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: &b.prefix, MaxKeys: aws.Int32(1)})
+		out, err := b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
+			Bucket: &b.name, Prefix: &b.prefix, MaxKeys: aws.Int32(1), EncodingType: types.EncodingTypeUrl,
+		})
 		err = b.fail(ctx, "open", b.name, err)
 		w.stop()
-		if err == nil || attempt == 3 {
+		if err == nil {
+			b.encodes = out.EncodingType == types.EncodingTypeUrl
+			return nil
+		}
+		if attempt == 3 {
 			return err
 		}
 		var answer *answer

@@ -53,6 +53,9 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 	req, w := b.watchLong(ctx)
 	defer w.stop()
 	out, err := b.client.CopyObject(req, in)
+	if a := answerOf(err); a != nil && a.code == "DirectoryObjectContainsData" {
+		return b.copyMarker(ctx, src, dst, opts) // versitygw cannot copy them
+	}
 	if err != nil {
 		err = b.failCond(req, "copy", dst, opts.Cond, err)
 		if errors.Is(err, backend.ErrPrecondition) && opts.Cond == (backend.Cond{}) && opts.SourceETag == "" {
@@ -66,6 +69,23 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 	info.ETag, info.ModTime = unquote(out.CopyObjectResult.ETag), aws.ToTime(out.CopyObjectResult.LastModified)
 	info.VersionID = b.version(out.VersionId)
 	return info, nil
+}
+
+// copyMarker copies an empty object by writing another one.
+func (b *bucket) copyMarker(ctx context.Context, src, dst string, opts backend.CopyOptions) (backend.Info, error) {
+	head, err := b.head(ctx, "copy", src, backend.GetOptions{IfMatch: opts.SourceETag})
+	if err != nil {
+		return backend.Info{}, err
+	}
+	info := b.headInfo(src, head)
+	if info.Size > 0 {
+		return backend.Info{}, backend.Fail("copy", dst, backend.ErrBadKey, errors.New("this store keeps no data under such a name"))
+	}
+	put := backend.PutOptions{Cond: opts.Cond, Metadata: opts.Metadata, ContentType: info.ContentType}
+	if put.Metadata == nil {
+		put.Metadata = info.Metadata
+	}
+	return b.Put(ctx, dst, backend.Bytes(nil), put)
 }
 
 // copySource names an object in a header: every byte that means something in

@@ -146,7 +146,7 @@ func answerOf(err error) *answer {
 		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
 	}
 	// What the SDK makes up where there was no body says less than the status.
-	if a.code == "UnknownError" || a.message == "" && strings.ReplaceAll(http.StatusText(a.status), " ", "") == a.code {
+	if a.code == "UnknownError" || strings.ReplaceAll(http.StatusText(a.status), " ", "") == a.code {
 		a.code = ""
 	}
 	return a

@@ -35,6 +35,8 @@ func (b *bucket) Stat(ctx context.Context, key string) (backend.Info, error) {
 	return b.headInfo(key, out), nil
 }
 
+// head asks for an object without its body. Neither has a refusal a body, so
+// that it takes a GET to learn what is wrong with the credentials or the key.
 func (b *bucket) head(ctx context.Context, op, key string, opts backend.GetOptions) (*s3.HeadObjectOutput, error) {
 	ctx, w := b.watch(ctx)
 	defer w.stop()
@@ -42,6 +44,17 @@ func (b *bucket) head(ctx context.Context, op, key string, opts backend.GetOptio
 		Bucket: &b.name, Key: b.full(key), IfMatch: ifMatch(opts.IfMatch), VersionId: optional(opts.VersionID),
 		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
 	})
+	if a := answerOf(err); a != nil && a.code == "" && (a.status == http.StatusBadRequest || a.status == http.StatusForbidden) {
+		get, getErr := b.client.GetObject(ctx, &s3.GetObjectInput{
+			Bucket: &b.name, Key: b.full(key), VersionId: optional(opts.VersionID), Range: aws.String("bytes=0-0"),
+			SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
+		})
+		if getErr == nil {
+			get.Body.Close()
+		} else {
+			err = getErr
+		}
+	}
 	if err != nil {
 		return nil, b.failVersion(ctx, op, key, opts.VersionID, err)
 	}
@@ -214,7 +227,7 @@ func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts b
 		Metadata: opts.Metadata, ContentType: &opts.ContentType, StorageClass: b.class,
 		ServerSideEncryption: b.sse, SSEKMSKeyId: b.kmsKey,
 		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
-	}, unsigned, func(o *s3.Options) {
+	}, signed, func(o *s3.Options) {
 		if opts.Cond != (backend.Cond{}) {
 			o.ContinueHeaderThresholdBytes = 1 << 20 // it may be refused before the body is sent
 		}
@@ -241,8 +254,19 @@ func (b *bucket) failCond(ctx context.Context, op, key string, cond backend.Cond
 	return err
 }
 
-// unsigned leaves the body out of the signature: TLS protects it, and hashing
-// it first costs as much as sending it.
+// signed puts the hash of the body into the signature, with TLS as well: there
+// are servers that take a body which was cut on its way for the whole object,
+// be it that of an attempt which was given up and repeated long ago.
+func signed(o *s3.Options) {
+	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+		hash := &v4.ComputePayloadSHA256{}
+		_, err := stack.Finalize.Swap(hash.ID(), hash)
+		return err
+	})
+}
+
+// unsigned leaves the body out of the signature, where a cut one does no harm:
+// hashing it first costs as much as sending it.
 func unsigned(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 }
@@ -277,6 +301,7 @@ func (b *bucket) Delete(ctx context.Context, key string, cond backend.Cond) erro
 	if cond.IfAbsent {
 		return backend.Fail("delete", key, backend.ErrInvalid, errors.New("condition of absence"))
 	}
+	// Some servers answer to a condition on what is not there that it is gone.
 	ctx, w := b.watch(ctx)
 	defer w.stop()
 	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: b.full(key), IfMatch: ifMatch(cond.IfMatch)})

@@ -88,6 +88,7 @@ type bucket struct {
 	prefix   string // empty, or ending in '/'
 	url      string
 	caps     backend.Caps
+	encodes  bool // listings can name every key
 	timeout  time.Duration
 	log      *slog.Logger
 	class    types.StorageClass
@@ -211,6 +212,10 @@ func (b *bucket) checkKey(op, key string) error {
 	}
 	if !utf8.ValidString(key) {
 		return backend.Fail(op, key, backend.ErrBadKey, errors.New("not UTF-8"))
+	}
+	// Some servers take such a key and then list another one in its place.
+	if !b.encodes && strings.ContainsFunc(key, notXML) {
+		return backend.Fail(op, key, backend.ErrBadKey, errors.New("no listing of this store could name it"))
 	}
 	return nil
 }

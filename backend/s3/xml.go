@@ -166,3 +166,8 @@ func unescape(s string) (string, error) {
 		s = after
 	}
 }
+
+// notXML says that XML 1.0 cannot carry a character.
+func notXML(c rune) bool {
+	return c < ' ' && c != '\t' && c != '\n' && c != '\r' || c == 0xFFFE || c == 0xFFFF
+}
