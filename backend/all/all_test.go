@@ -9,6 +9,8 @@ import (
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/all"
 	"github.com/keifs/keifs/backend/file"
+	"github.com/keifs/keifs/backend/s3"
+	"github.com/keifs/keifs/test/versitygw"
 )
 
 // roundTrip puts an object and reads it back.
@@ -49,6 +51,7 @@ func TestEachSchemeOpensItsStore(t *testing.T) {
 func TestAWrongURLGivesOneLineWithTheSchemes(t *testing.T) {
 	for _, url := range []string{
 		"", "bucket", "relative/path", "s4://bucket", "https://host/bucket", "S3://bucket", "file:relative", "file://relative", "file://",
+		"s3:bucket", "s3://", "s3:///prefix", "s3://bucket?endpoint=x", "s3://bucket/a#b",
 	} {
 		_, err := all.Open(t.Context(), url, all.Options{})
 		if !errors.Is(err, backend.ErrInvalid) {
@@ -65,5 +68,35 @@ func TestAMissingFolderIsTheProvidersError(t *testing.T) {
 	_, err := all.Open(t.Context(), "file://"+t.TempDir()+"/none", all.Options{})
 	if !errors.Is(err, backend.ErrNoBucket) {
 		t.Error(err)
+	}
+}
+
+func TestAnS3URLOpensItsPrefixOfTheBucket(t *testing.T) {
+	server := versitygw.Shared(t)
+	bucket := server.NewBucket(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", server.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", server.SecretKey)
+	for url, key := range map[string]string{
+		"s3://" + bucket:                   "main/a",
+		"s3://" + bucket + "/":             "main/a",
+		"s3://" + bucket + "/some/pre fix": "some/pre fix/main/a",
+		"s3://" + bucket + "/100%25/":      "100%25/main/a",
+	} {
+		opened, err := all.Open(t.Context(), url, all.Options{S3: s3.Options{Endpoint: server.Endpoint, Region: server.Region}})
+		if err != nil {
+			t.Errorf("%s: %v", url, err)
+			continue
+		}
+		if want := strings.TrimPrefix(server.Endpoint, "http://"); opened.Host != want {
+			t.Errorf("%s: host %q, want %q", url, opened.Host, want)
+		}
+		roundTrip(t, opened.Backend)
+		if data := server.Get(t, bucket, key); string(data) != "content" {
+			t.Errorf("%s: the bucket has %q at %s", url, data, key)
+		}
+		if err := opened.Backend.Close(); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+		server.Delete(t, bucket, key)
 	}
 }
