@@ -254,7 +254,7 @@ func TestThrottlingHalvesTheWindowAndSuccessRegrowsIt(t *testing.T) {
 			t.Errorf("a window of which only one place was used grew to %d, want 2", w)
 		}
 		answer = backend.Fail("stat", "", backend.ErrNotExist, nil) // an answer like any other
-		burst(20000)
+		burst(6000)
 		if w := window(); w != 100 {
 			t.Errorf("lasting success grew the window to %d, want 100, all slots", w)
 		}
