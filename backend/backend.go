@@ -170,7 +170,9 @@ type Copier interface {
 	// metadata. It returns ErrNotExist when src is not there, ErrPrecondition
 	// when opts.SourceETag does not match or opts.Cond does not hold (where
 	// Caps().CondCopy; elsewhere the provider returns ErrUnsupported for a
-	// condition rather than ignore it), ErrTooLarge above Caps().MaxCopy.
+	// condition rather than ignore it), ErrTooLarge above Caps().MaxCopy. The
+	// Info has at least Key and ETag; Size is -1 and Metadata nil where the
+	// store does not tell.
 	Copy(ctx context.Context, src, dst string, opts CopyOptions) (Info, error)
 }
 
