@@ -85,7 +85,7 @@ func (o *Options) run(ctx context.Context, op *backend.Op, next func(context.Con
 		if cause := sleep(ctx, wait); cause != nil {
 			// Only one is wrapped: whoever asks is to see a request that was
 			// called off, not a store that failed.
-			return fmt.Errorf("%w, after: %s", cause, err.Error())
+			return fmt.Errorf("%w, after: %v", cause, err)
 		}
 	}
 }
