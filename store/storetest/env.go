@@ -24,8 +24,9 @@ type env struct {
 	faults *fault.Injector // between every volume and the bucket
 	opts   store.Options   // of the next volume
 
-	vol  store.Volume
-	tree store.Tree // branch main of vol
+	store *store.Store // of the volume opened last
+	vol   store.Volume
+	tree  store.Tree // branch main of vol
 }
 
 // newEnv makes the branch main and opens a volume on it.
@@ -55,6 +56,7 @@ func (e *env) volume() store.Volume {
 	e.t.Helper()
 	s, err := store.Open(e.ctx, e.faults.Wrap(e.raw), e.opts)
 	e.ok(err)
+	e.store = s
 	v := e.open(e.t, s)
 	e.t.Cleanup(func() { v.Close(e.ctx) })
 	return v

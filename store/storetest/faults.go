@@ -80,9 +80,9 @@ func faults() []test {
 			}
 			e.faults.ResetRequests()
 			equal(e, "entries", len(e.list(e.tree, "d")), 30)
-			for n := 1; n <= e.faults.Count("list"); n++ {
+			pages := e.faults.Count("list")
+			for n := 1; n <= pages; n++ {
 				e.remount()
-				e.faults.ResetRequests()
 				e.faults.Add(fault.Rule{Op: "list", Key: "main/d/*", From: n, Err: backend.ErrTransient})
 				e.want(e.listErr(e.tree, "d"), backend.ErrTransient)
 				e.faults.Clear()
@@ -211,11 +211,16 @@ func faults() []test {
 			e.remount()
 			f := e.openFile(e.tree, "f")
 			e.write(f, 0, "CONTENT")
+			e.mkdir(e.tree, "probed")
 			ctx, cancel := context.WithCancel(e.ctx)
+			release := make(chan struct{})
 			hang := func(ctx context.Context, _ *backend.Op) error {
 				cancel() // now that the request is on its way
-				<-ctx.Done()
-				return ctx.Err()
+				select {
+				case <-ctx.Done():
+				case <-release:
+				}
+				return context.Canceled
 			}
 			e.faults.Add(fault.Rule{Do: hang, Times: fault.Always})
 			e.want(f.Flush(ctx), context.Canceled)
@@ -224,6 +229,7 @@ func faults() []test {
 			_, err = e.tree.Mkdir(ctx, e.path("d"), store.Attr{Mode: store.ModeDir | 0o755})
 			e.want(err, context.Canceled)
 			e.faults.Clear()
+			close(release)
 			equal(e, "pending", len(e.vol.Pending()), 1)
 			e.close(f)
 			data, _ := e.object("main/f")
