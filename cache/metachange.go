@@ -36,6 +36,15 @@ func (m *metadata) forget(branch string, p store.Path, subtree bool) {
 	m.lru.remove(metaKey{branch, listKind, p.Dir()})
 }
 
+// isFile says whether p is known not to be a directory, so that there is
+// nothing below it to forget.
+func (m *metadata) isFile(branch string, p store.Path) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ask, err := m.knownLocked(branch, p)
+	return ask == askFile || ask == known && err == nil && !e.IsDir()
+}
+
 // dropLocked forgets what is known about p, and sees to it that no answer
 // under way, to who asked before, is remembered.
 func (m *metadata) dropLocked(branch string, p store.Path, subtree bool) {

@@ -43,11 +43,12 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 		moves = append(moves, t.moves(targets, to, from)...)
 		targets = nil
 	}
+	subtree := !t.c.meta.isFile(t.Name(), from)
 	ctx, cancel := t.c.detach(ctx)
 	defer cancel()
 	err = t.store.Rename(ctx, from, to, mode)
-	t.c.meta.forget(t.Name(), from, true)
-	t.c.meta.forget(t.Name(), to, true)
+	t.c.meta.forget(t.Name(), from, subtree)
+	t.c.meta.forget(t.Name(), to, subtree || mode == store.Exchange)
 	if err != nil { // it may have happened all the same, or half of it
 		t.follow(ctx, moves, true)
 		return err
@@ -55,7 +56,7 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	t.c.meta.touch(t.Name(), from.Dir())
 	t.c.meta.touch(t.Name(), to.Dir())
 	if mode != store.Exchange {
-		t.c.meta.gone(t.Name(), from, true)
+		t.c.meta.gone(t.Name(), from, subtree)
 		t.c.meta.untouch(t.Name(), to)
 		t.c.meta.moveTouched(t.Name(), from, to)
 	}

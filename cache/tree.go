@@ -331,8 +331,11 @@ func (t *tree) Create(ctx context.Context, p store.Path, attr store.Attr, exclus
 			return nil, err
 		}
 		h, err := t.createNew(ctx, p, attr, exclusive)
-		if h != nil || err != nil {
-			return h, err
+		if err != nil {
+			return nil, err
+		}
+		if h != nil {
+			return h, nil
 		}
 	}
 }
