@@ -127,23 +127,19 @@ func unchanged(o *object) error {
 }
 
 // nextData finds the next run of data at or after off, and its end. Both are
-// end where there is none.
+// end where there is none. A file system that cannot tell has only data.
 func nextData(f *os.File, off, end int64) (data, hole int64, err error) {
 	data, err = unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) {
+	switch {
+	case errors.Is(err, unix.ENXIO) || err == nil && data >= end:
 		return end, end, nil
-	}
-	if err != nil {
-		return off, end, nil // a file system that cannot tell
-	}
-	if data >= end {
-		return end, end, nil
-	}
-	hole, err = unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
-	if err != nil {
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP):
+		return off, end, nil
+	case err != nil:
 		return 0, 0, err
 	}
-	return data, min(hole, end), nil
+	hole, err = unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
+	return data, min(hole, end), err
 }
 
 // copyData copies n bytes in the kernel, or through memory where it refuses.

@@ -131,7 +131,7 @@ func (b *bucket) deleteOne(ctx context.Context, dir *os.File, key string, cond b
 	err = unlinkAt(dir, name, unix.AT_REMOVEDIR)
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		// The directory stays for what is in it, and is no object any more.
-		if err = (record{nonce: newNonce()}).write(o.f); err == nil {
+		if err = (record{nonce: newNonce(), fresh: o.fresh || !o.known}).write(o.f); err == nil {
 			err = o.f.Sync()
 		}
 		return false, err

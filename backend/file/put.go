@@ -139,9 +139,6 @@ func (b *bucket) place(ctx context.Context, key string, cond backend.Cond, publi
 	folder, name := split(key)
 	for range 1000 {
 		again, err := b.tryPlace(ctx, folder, name, key, cond, publish, others)
-		if err != nil && b.xattrs {
-			b.leaveFolder(ctx, folder)
-		}
 		if !again {
 			return err
 		}
@@ -235,6 +232,7 @@ func (b *bucket) putMarker(ctx context.Context, op, key string, opts backend.Put
 	r.marker = true
 	var info backend.Info
 	publish := func(dir *os.File, name string) error {
+		r.fresh = true
 		err := b.addFolder(dir, name, r)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
@@ -245,6 +243,8 @@ func (b *bucket) putMarker(ctx context.Context, op, key string, opts backend.Put
 		}
 		defer f.Close()
 		if b.xattrs {
+			is := readRecord(f)
+			r.fresh = is.fresh || !is.known // stays as it is
 			if err := r.write(f); err != nil {
 				return err
 			}

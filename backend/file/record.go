@@ -74,7 +74,7 @@ func (r record) encode() []byte {
 // parseRecord never fails: of what another tool has mangled, it keeps what it
 // can read.
 func parseRecord(data []byte) record {
-	r := record{known: true, metadata: map[string]string{}}
+	r := record{known: true}
 	for line := range strings.Lines(string(data)) {
 		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 		if !ok {
@@ -83,6 +83,9 @@ func parseRecord(data []byte) record {
 		meta, isMeta := strings.CutPrefix(name, "meta.")
 		switch {
 		case isMeta:
+			if r.metadata == nil {
+				r.metadata = map[string]string{}
+			}
 			r.metadata[meta] = value
 		case name == "nonce":
 			r.nonce = value
@@ -103,11 +106,12 @@ func parseRecord(data []byte) record {
 
 // readRecord reads the record of an open file or directory; where none can be
 // had, it returns the zero record.
-func readRecord(f *os.File) record {
-	var small [512]byte
-	buf := small[:]
+func readRecord(f *os.File) record { return readRecordFd(int(f.Fd())) }
+
+func readRecordFd(fd int) record {
+	buf := make([]byte, 512)
 	for {
-		n, err := retry(func() (int, error) { return unix.Fgetxattr(int(f.Fd()), attribute, buf) })
+		n, err := retry(func() (int, error) { return unix.Fgetxattr(fd, attribute, buf) })
 		switch {
 		case err == nil:
 			return parseRecord(buf[:n])
@@ -140,11 +144,15 @@ type object struct {
 // stat makes an object of an open file or directory.
 func stat(key string, f *os.File) (*object, error) {
 	o := &object{key: key, f: f}
-	if err := again(func() error { return unix.Fstat(int(f.Fd()), &o.st) }); err != nil {
-		return nil, err
+	return o, o.stat(int(f.Fd()))
+}
+
+func (o *object) stat(fd int) error {
+	if err := again(func() error { return unix.Fstat(fd, &o.st) }); err != nil {
+		return err
 	}
-	o.record = readRecord(f)
-	return o, nil
+	o.record = readRecordFd(fd)
+	return nil
 }
 
 func (o *object) isDir() bool { return o.st.Mode&unix.S_IFMT == unix.S_IFDIR }
@@ -160,14 +168,15 @@ func (o *object) size() int64 {
 // another tool did, in place or by a rename, by size, time and inode. The
 // time and size of a directory are those of its list of names, so not in it.
 func (o *object) etag() string {
-	nonce := o.nonce
-	if nonce == "" {
-		nonce = "0"
+	tag := make([]byte, 0, 64)
+	if tag = append(tag, o.nonce...); o.nonce == "" {
+		tag = append(tag, '0')
 	}
-	if o.isDir() {
-		return fmt.Sprintf("%s-%x", nonce, o.st.Ino)
+	if !o.isDir() {
+		tag = strconv.AppendInt(append(tag, '-'), o.st.Size, 16)
+		tag = strconv.AppendInt(append(tag, '-'), o.st.Mtim.Nano(), 16)
 	}
-	return fmt.Sprintf("%s-%x-%x-%x", nonce, o.st.Size, o.st.Mtim.Nano(), o.st.Ino)
+	return string(strconv.AppendUint(append(tag, '-'), o.st.Ino, 16))
 }
 
 // changed says whether the content was changed in place since stat.

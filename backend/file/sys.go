@@ -30,13 +30,15 @@ func retry[T any](call func() (T, error)) (out T, err error) {
 
 // openAt opens name in dir, and never through a symbolic link.
 func openAt(dir *os.File, name string, flags int, mode uint32) (*os.File, error) {
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
-	})
+	fd, err := openFd(int(dir.Fd()), name, flags, mode)
 	if err != nil {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+func openFd(dir int, name string, flags int, mode uint32) (int, error) {
+	return retry(func() (int, error) { return unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode) })
 }
 
 func openDir(dir *os.File, name string) (*os.File, error) {
@@ -56,14 +58,22 @@ func makeDir(dir *os.File, name string) (*os.File, error) {
 	return openDir(dir, name)
 }
 
-// openFile opens a regular file for reading. What is no regular file is
+// openFile opens a regular file for reading. What is no regular file may be
 // ENOENT, and opening it has no effect on it.
 func openFile(dir *os.File, name string) (*os.File, error) {
-	f, err := openAt(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	fd, err := openFileFd(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func openFileFd(dir *os.File, name string) (int, error) {
+	fd, err := openFd(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 		err = unix.ENOENT
 	}
-	return f, err
+	return fd, err
 }
 
 func statAt(dir *os.File, name string) (st unix.Stat_t, err error) {

@@ -23,16 +23,19 @@ func split(key string) (folder, name string) {
 // openFolder opens the directory that folder names, which is empty or ends in
 // '/'. The caller closes it.
 func (b *bucket) openFolder(folder string) (*os.File, error) {
-	dir, err := openDir(b.root, ".")
-	for folder != "" && err == nil {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY
+	dir, err := openFd(int(b.root.Fd()), ".", flags, 0)
+	for rest := folder; rest != "" && err == nil; {
 		var name string
-		name, folder, _ = strings.Cut(folder, "/")
-		var next *os.File
-		next, err = openDir(dir, name)
-		dir.Close()
-		dir = next
+		name, rest, _ = strings.Cut(rest, "/")
+		above := dir
+		dir, err = openFd(above, name, flags, 0)
+		unix.Close(above)
 	}
-	return dir, err
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(dir), folder), nil
 }
 
 // openObject opens what is at key: a regular file, or a marker.

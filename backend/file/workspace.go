@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -89,7 +88,7 @@ func newWorkspace(root *os.File) (_ *workspace, err error) {
 }
 
 // lockOwners keeps others from taking an owner that is just coming for dead.
-func lockOwners(folder *os.File) (unlock func() error, err error) {
+func lockOwners(folder *os.File) (unlock func(), err error) {
 	f, err := openAt(folder, "lock", unix.O_RDWR|unix.O_CREAT, 0o666)
 	if err != nil {
 		return nil, err
@@ -98,7 +97,7 @@ func lockOwners(folder *os.File) (unlock func() error, err error) {
 		f.Close()
 		return nil, err
 	}
-	return f.Close, nil
+	return func() { f.Close() }, nil
 }
 
 // close removes what is left. The lock goes last, so that nobody removes it
@@ -246,7 +245,7 @@ func (b *bucket) lock(ctx context.Context, keys ...string) (unlock func(), err e
 	var held []uint32 // ascending, so that two never wait for each other
 	for _, key := range keys {
 		h := fnv.New32a()
-		io.WriteString(h, key)
+		h.Write([]byte(key))
 		held = append(held, h.Sum32()%shards)
 	}
 	slices.Sort(held)
