@@ -1,21 +1,51 @@
 // Package store gives a bucket branches, paths, POSIX attributes and rules for
 // conflicts, over any backend.
+//
+// The types to know are [Volume], what a mount shows, with its [Tree] and
+// [File]; [Store], which answers and changes one branch by asking the bucket
+// each time; [Path], which cannot leave its branch; and [Entry] with [Attr].
+// What lies in the bucket is in FORMAT.md.
 package store
 
 import (
 	"context"
-	"io"
-	"iter"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/keifs/keifs/backend"
 )
 
 // Store is one branch of a bucket, or the root above the branches. It keeps no
-// state but what a probe of the bucket saw: each call asks the backend. It
-// implements all of Tree except Open and Create. Safe for concurrent use;
-// Branch and Root are cheap views that share everything.
-type Store struct{}
+// content and no attributes: each call asks the backend. It implements all of
+// Tree except Open and Create. Safe for concurrent use; Branch and RootView
+// are cheap views that share everything.
+type Store struct {
+	*core
+	branch string // as the mount shows it; empty for the root
+	prefix string // of all its keys: empty for the root, else ends in '/'
+}
+
+// core is what the views of one bucket share.
+type core struct {
+	b    backend.Backend
+	opts Options
+	log  *slog.Logger
+
+	probing chan struct{}                // holds one token, for who probes
+	probed  atomic.Pointer[backend.Caps] // nil before the first change
+
+	mu         sync.Mutex
+	markers    map[string]struct{} // directories that are known to have one
+	unnameable map[string]struct{} // keys that cannot be shown, see Stats
+	warned     bool
+	conflicts  int64
+}
 
 // Options of Open. The zero value is usable.
 type Options struct {
@@ -45,110 +75,173 @@ const (
 )
 
 // Open makes a Store of a backend. It reads the bucket's format record and
-// writes nothing: ErrFormat, backend.ErrNoBucket, backend.ErrPermission, ….
-// The Store does not close the backend.
-func Open(ctx context.Context, b backend.Backend, opts Options) (*Store, error) { panic("TODO") }
+// writes nothing: ErrFormat (not with ReadOnly), backend.ErrNoBucket,
+// backend.ErrPermission, …. The Store does not close the backend.
+func Open(ctx context.Context, b backend.Backend, opts Options) (*Store, error) {
+	if opts.Branch == "" {
+		opts.Branch = "main"
+	}
+	if opts.FileMode == 0 {
+		opts.FileMode = 0o644
+	}
+	if opts.DirMode == 0 {
+		opts.DirMode = 0o755
+	}
+	opts.FileMode &= 0o7777
+	opts.DirMode &= 0o7777
+	if opts.Host == "" {
+		opts.Host, _ = os.Hostname() // without one, names of conflict copies do without
+	}
+	c := &core{
+		b: b, opts: opts, log: opts.Logger, probing: make(chan struct{}, 1),
+		markers: map[string]struct{}{}, unnameable: map[string]struct{}{},
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Caps != nil {
+		caps := *opts.Caps
+		c.probed.Store(&caps)
+	}
+	if err := c.checkFormat(ctx); err != nil {
+		return nil, fmt.Errorf("open %s: %w", b.Name(), err)
+	}
+	return (&Store{core: c}).Branch(opts.Branch)
+}
+
+// format is the version of the bucket format that this package writes.
+const format = 1
+
+// maxRecord bounds what is read of a record, in bytes.
+const maxRecord = 64 << 10
+
+func (c *core) checkFormat(ctx context.Context) error {
+	data, _, err := backend.ReadAll(ctx, c.b, formatKey, maxRecord)
+	switch {
+	case errors.Is(err, backend.ErrNotExist):
+		return nil // a bucket without records is one of format 1
+	case errors.Is(err, backend.ErrTooLarge):
+		return fmt.Errorf("%s: %w", formatKey, ErrFormat)
+	case err != nil:
+		return err
+	case c.opts.ReadOnly:
+		return nil // plain objects are the truth in any format
+	}
+	var record struct{ Format int }
+	if err := json.Unmarshal(data, &record); err != nil {
+		return fmt.Errorf("%s: %w: %v", formatKey, ErrFormat, err)
+	}
+	if record.Format < 1 || record.Format > format {
+		return fmt.Errorf("%s names format %d: %w", formatKey, record.Format, ErrFormat)
+	}
+	return nil
+}
 
 // Branch is the view on another branch, existing or not; ErrBadName.
-func (s *Store) Branch(name string) (*Store, error) { panic("TODO") }
+func (s *Store) Branch(name string) (*Store, error) {
+	if err := checkName(name); err != nil {
+		return nil, fmt.Errorf("branch: %w", err)
+	}
+	component, shadow, err := keyComponent(name)
+	if err != nil || shadow || strings.HasPrefix(component, reserved) {
+		return nil, fmt.Errorf("branch %q: %w", name, ErrBadName)
+	}
+	return &Store{core: s.core, branch: name, prefix: component + "/"}, nil
+}
 
 // RootView is the view above the branches.
-func (s *Store) RootView() *Store { panic("TODO") }
+func (s *Store) RootView() *Store { return &Store{core: s.core} }
 
 // CurrentBranch is the branch of this view; empty for the root.
-func (s *Store) CurrentBranch() string { panic("TODO") }
-
-// BackendName is the URL of the bucket.
-func (s *Store) BackendName() string { panic("TODO") }
-
-// Key is the object key of a path in this branch.
-func (s *Store) Key(rel string) (string, error) { panic("TODO") }
-
-// BranchExists asks whether a branch has anything: an object, a marker, a ref.
-func (s *Store) BranchExists(ctx context.Context, name string) (bool, error) { panic("TODO") }
+func (s *Store) CurrentBranch() string { return s.branch }
 
 // Name implements Tree.
-func (s *Store) Name() string { return s.CurrentBranch() }
+func (s *Store) Name() string { return s.branch }
 
-// Lookup implements Tree: HEAD of the object and a listing of one entry for
-// the directory of that name, at the same time.
-func (s *Store) Lookup(ctx context.Context, p Path) (Entry, error) { panic("TODO") }
+// BackendName is the URL of the bucket.
+func (s *Store) BackendName() string { return s.b.Name() }
 
-// Head is Lookup for what is known not to be a directory: one request.
-// ErrNotExist where there is no object.
-func (s *Store) Head(ctx context.Context, p Path) (Entry, error) { panic("TODO") }
+// ReadOnly says whether every change is ErrReadOnly.
+func (s *Store) ReadOnly() bool { return s.opts.ReadOnly }
 
-// HeadDir is Lookup for what is known to be a directory, by its marker: at
-// most one request. A directory without marker has the default attributes.
-func (s *Store) HeadDir(ctx context.Context, p Path) (Entry, error) { panic("TODO") }
-
-// List implements Tree.
-func (s *Store) List(ctx context.Context, dir Path) iter.Seq2[Entry, error] { panic("TODO") }
-
-// Read hands fn the bytes of a range (n 0: to the end) of one version, as
-// backend.Backend.Get. ErrStale where the object has another version or is gone.
-func (s *Store) Read(ctx context.Context, p Path, version string, off, n int64, fn func(io.Reader) error) error {
-	panic("TODO")
+// Key is the object key of a path in this branch: ErrBadName, ErrNameTooLong.
+func (s *Store) Key(rel string) (string, error) {
+	p, err := ParsePath(rel)
+	if err != nil {
+		return "", err
+	}
+	pl, err := s.place(p)
+	if err != nil {
+		return "", err
+	}
+	return pl.key, nil
 }
 
-// Publish stores a whole file. See PublishOptions. On a lost race the policy
-// decides; with KeepBoth the content is stored beside and the error wraps
-// ErrStale and is a *ConflictError. Finding exactly the same bytes and
-// attributes published already is success, except with Exclusive.
-func (s *Store) Publish(ctx context.Context, p Path, src backend.Source, opts PublishOptions) (Entry, error) {
-	panic("TODO")
+func (s *Store) isRoot() bool { return s.branch == "" }
+
+// place is where a path is in the bucket.
+type place struct {
+	path   Path
+	key    string // of the object, if it is one
+	dir    string // prefix of what is in it, if it is a directory, and the key of its marker
+	shadow bool   // it is an object only, and only where there is a directory of that key
 }
 
-// PublishOptions goes with Publish and PublishCopy.
-type PublishOptions struct {
-	Base      string // version the content is based on; empty: the name must be free
-	Attr      Attr
-	Exclusive bool // ErrExist instead of the conflict policy where the name is taken
-	Replace   bool // whatever is there is replaced: no condition (rename, copy onto)
+// hollow says whether key ends in '/': an object only when it is not empty,
+// since else it is the marker of the parent.
+func (pl place) hollow() bool { return strings.HasSuffix(pl.key, "/") }
+
+// place maps a path: ErrBadName, ErrNameTooLong, ErrNotDir.
+func (s *Store) place(p Path) (place, error) {
+	key, shadow, err := keyOf(s.prefix, p)
+	if err != nil {
+		return place{}, err
+	}
+	pl := place{path: p, key: key, dir: key + "/", shadow: shadow}
+	if s.isRoot() {
+		if p.IsRoot() {
+			pl.dir = ""
+		}
+		if strings.HasPrefix(key, reserved) {
+			return place{}, fmt.Errorf("%q is reserved: %w", p, ErrBadName)
+		}
+	}
+	if limit := s.b.Caps().MaxKey; limit > 0 && len(key) > limit {
+		return place{}, fmt.Errorf("key of %d bytes, the store takes %d: %w", len(key), limit, ErrNameTooLong)
+	}
+	return pl, nil
 }
 
-// PublishCopy is Publish with the content of another object of the bucket
-// (from.Read(source, version)), copied by the store where it can.
-func (s *Store) PublishCopy(ctx context.Context, from *Store, source Path, version string, size int64, p Path, opts PublishOptions) (Entry, error) {
-	panic("TODO")
+// creatable returns ErrBadName for names that only stand for what is there
+// already: keys that are object and prefix, and the empty component.
+func (pl place) creatable() error {
+	if pl.shadow || pl.hollow() {
+		return fmt.Errorf("%q: %w", pl.path, ErrBadName)
+	}
+	return nil
 }
 
-// ConflictError says where the losing content is.
-type ConflictError struct {
-	Path Path // what both wanted
-	Kept Path // where the loser is; the root where it was not kept
+// change is what every change of a branch begins with: ErrReadOnly,
+// ErrOutsideBranch, and the probe before the first one.
+func (s *Store) change(ctx context.Context) (backend.Caps, error) {
+	if s.opts.ReadOnly {
+		return backend.Caps{}, fmt.Errorf("%s: %w", s.BackendName(), ErrReadOnly)
+	}
+	if s.isRoot() {
+		return backend.Caps{}, ErrOutsideBranch
+	}
+	return s.caps(ctx)
 }
 
-func (e *ConflictError) Error() string { panic("TODO") }
-
-// Unwrap makes it ErrStale.
-func (e *ConflictError) Unwrap() error { return ErrStale }
-
-// SetAttr implements Tree; Size is ErrUnsupported.
-func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, error) {
-	panic("TODO")
+// fail translates an error of the backend about one file or directory.
+func fail(op string, p Path, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, backend.ErrNotExist):
+		return fmt.Errorf("%s %q: %w", op, p, ErrNotExist)
+	case errors.Is(err, backend.ErrTooLarge):
+		return fmt.Errorf("%s %q: %w: %v", op, p, ErrTooBig, err)
+	}
+	return err
 }
-
-// Apply returns attr with change (without Size) made to it, checked; Ctime is
-// set to now. ErrExist, ErrNoXattr, ErrTooBig.
-func (c AttrChange) Apply(attr Attr) (Attr, error) { panic("TODO") }
-
-// Mkdir implements Tree.
-func (s *Store) Mkdir(ctx context.Context, p Path, attr Attr) (Entry, error) { panic("TODO") }
-
-// Mknod implements Tree.
-func (s *Store) Mknod(ctx context.Context, p Path, attr Attr, target string) (Entry, error) {
-	panic("TODO")
-}
-
-// Readlink implements Tree.
-func (s *Store) Readlink(ctx context.Context, p Path) (string, error) { panic("TODO") }
-
-// Remove implements Tree, without regard to open handles.
-func (s *Store) Remove(ctx context.Context, p Path) error { panic("TODO") }
-
-// Rmdir implements Tree.
-func (s *Store) Rmdir(ctx context.Context, p Path) error { panic("TODO") }
-
-// Rename implements Tree, without regard to open handles.
-func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) error { panic("TODO") }

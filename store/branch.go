@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// maxBranch is the length of a branch's name in bytes, at most.
+const maxBranch = 200
+
+// ValidateBranch returns ErrBadName or ErrNameTooLong for what a new branch
+// cannot be called. A top-level prefix that other tools made is a branch
+// whatever its name.
+func ValidateBranch(name string) error {
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("branch: %w", err)
+	}
+	special := func(r rune) bool { return r < ' ' || r == 0x7f || r == '@' || r == ':' }
+	switch {
+	case displayName(name) != name || strings.HasPrefix(name, reserved) || strings.ContainsFunc(name, special):
+		return fmt.Errorf("branch %q: %w", name, ErrBadName)
+	case len(name) > maxBranch:
+		return fmt.Errorf("branch of %d bytes: %w", len(name), ErrNameTooLong)
+	}
+	return nil
+}
+
+// BranchExists asks whether a branch has anything: an object, a marker, a ref.
+func (s *Store) BranchExists(ctx context.Context, name string) (bool, error) {
+	branch, err := s.Branch(name)
+	if err != nil {
+		return false, err
+	}
+	first, err := s.peek(ctx, branch.prefix, 1)
+	if err != nil || len(first) > 0 {
+		return err == nil, err
+	}
+	return s.hasRef(ctx, name)
+}
+
+// Branches yields the names of all branches, sorted. An error is yielded last.
+func (s *Store) Branches(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for e, err := range s.RootView().List(ctx, Path{}) {
+			if err != nil {
+				yield("", err)
+				return
+			}
+			if e.IsDir() && !yield(e.Name, nil) {
+				return
+			}
+		}
+	}
+}
+
+// hasRef asks whether the branch has a ref, and so exists without any object.
+func (s *Store) hasRef(ctx context.Context, name string) (bool, error) {
+	if ValidateBranch(name) != nil {
+		return false, nil
+	}
+	return backend.Exists(ctx, s.b, branchDir+name+recordKind)
+}
+
+// refs yields the names of the branches that have a ref.
+func (s *Store) refs(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for e, err := range backend.List(ctx, s.b, branchDir) {
+			if err != nil {
+				yield("", err)
+				return
+			}
+			name, ok := strings.CutSuffix(strings.TrimPrefix(e.Key, branchDir), recordKind)
+			if ok && !e.Prefix && ValidateBranch(name) == nil && !yield(name, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Stats is a snapshot of what a Store has met.
+type Stats struct {
+	// Unnameable counts the keys that were listed and cannot be shown, each
+	// once, up to 1000; Examples are a few of them, sorted.
+	Unnameable int
+	Examples   []string
+
+	Conflicts int64         // conflict copies stored
+	Caps      *backend.Caps // what the bucket can do; nil before the first change
+}
+
+// Stats is a snapshot.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := slices.Sorted(maps.Keys(s.unnameable))
+	st := Stats{Unnameable: len(keys), Examples: keys[:min(len(keys), 5)], Conflicts: s.conflicts}
+	if caps := s.probed.Load(); caps != nil {
+		c := *caps
+		st.Caps = &c
+	}
+	return st
+}
+
+// notShown counts a key that the mount cannot show.
+func (c *core) notShown(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.unnameable) < 1000 {
+		c.unnameable[key] = struct{}{}
+	}
+}
+
+// maxMarkers bounds what is remembered of markers.
+const maxMarkers = 1 << 14
+
+// knowMarker notes that a directory has a marker, so that removing from it
+// needs no look whether it would vanish.
+func (c *core) knowMarker(dir string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.markers) >= maxMarkers {
+		clear(c.markers)
+	}
+	c.markers[dir] = struct{}{}
+}
+
+func (c *core) hasMarker(dir string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.markers[dir]
+	return ok
+}
+
+// forgetMarkers drops what is known of a directory and of all below it.
+func (c *core) forgetMarkers(dir string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for marker := range c.markers {
+		if strings.HasPrefix(marker, dir) {
+			delete(c.markers, marker)
+		}
+	}
+}

@@ -1,0 +1,288 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/keifs/keifs/backend"
+)
+
+const (
+	// largePut is the size in bytes above which an object is sent in parts.
+	largePut = 64 << 20
+	// minPart is the size of such a part, as long as there are not too many.
+	minPart = 16 << 20
+	// copyPart is the size of a part that the store copies by itself.
+	copyPart = 256 << 20
+	// partsAtOnce is how many parts of one object are on the wire.
+	partsAtOnce = 4
+	// smallCopy is the size up to which content is fetched and sent back for
+	// the sake of a condition that the store's own copy does not honour.
+	smallCopy = 8 << 20
+)
+
+// errSource: what was to be copied is another version by now, or gone.
+var errSource = errors.New("the source was changed by somebody else")
+
+// put stores an object under a condition. It goes in parts where it is large;
+// where the bucket does not honour the condition, it is checked before.
+func (s *Store) put(ctx context.Context, caps backend.Caps, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {
+	if err := caps.CheckMetadata("put", key, opts.Metadata); err != nil {
+		return backend.Info{}, err
+	}
+	if !caps.Metadata {
+		opts.Metadata = nil
+	}
+	size := src.Size()
+	fits := caps.MaxPut == 0 || size <= caps.MaxPut
+	honoured := honours(opts.Cond, caps.CondCreate, caps.CondOverwrite)
+	assembler, ok := backend.As[backend.Assembler](s.b)
+	// One long request that keeps a condition is better than many that do not.
+	inParts := ok && size > 0 && (!fits || size > largePut && (honours(opts.Cond, caps.CondAssemble, caps.CondAssemble) || !honoured))
+	if inParts {
+		honoured = honours(opts.Cond, caps.CondAssemble, caps.CondAssemble)
+	}
+	if !honoured {
+		if err := s.check(ctx, key, opts.Cond); err != nil {
+			return backend.Info{}, err
+		}
+		opts.Cond = backend.Cond{}
+	}
+	if !inParts {
+		return s.b.Put(ctx, key, src, opts)
+	}
+	part, err := partSize(caps, key, size, minPart)
+	if err != nil {
+		return backend.Info{}, err
+	}
+	return s.assemble(ctx, assembler, key, size, part, opts, func(ctx context.Context, a backend.Assembly, n int, off, length int64) error {
+		return a.PutPart(ctx, n, backend.Section(src, off, length))
+	})
+}
+
+// honours says whether the bucket does, given what it does for each kind.
+func honours(cond backend.Cond, create, overwrite bool) bool {
+	return (!cond.IfAbsent || create) && (cond.IfMatch == "" || overwrite)
+}
+
+// check looks whether a condition holds that the bucket does not honour. That
+// somebody comes between check and change is what the bucket cannot prevent.
+func (s *Store) check(ctx context.Context, key string, cond backend.Cond) error {
+	if cond == (backend.Cond{}) {
+		return nil
+	}
+	s.mu.Lock()
+	first := !s.warned
+	s.warned = true
+	s.mu.Unlock()
+	if first {
+		s.log.Warn("this store does not honour all conditions: two hosts that change one file at the same moment may lose one of the changes",
+			"store", s.BackendName())
+	}
+	info, err := s.b.Stat(ctx, key)
+	gone := errors.Is(err, backend.ErrNotExist)
+	switch {
+	case err != nil && !gone:
+		return err
+	case cond.IfAbsent && !gone, cond.IfMatch != "" && info.ETag != cond.IfMatch:
+		return backend.Fail("check", key, backend.ErrPrecondition, nil)
+	}
+	return nil
+}
+
+// partSize is how large the parts of an object are, at least that much unless
+// the store does not take them.
+func partSize(caps backend.Caps, key string, size, least int64) (int64, error) {
+	const mib = 1 << 20
+	part := max(least, caps.MinPart)
+	if caps.MaxParts > 0 {
+		n := int64(caps.MaxParts)
+		part = max(part, (size/n+mib)/mib*mib)
+	}
+	if caps.MaxPart > 0 && part > caps.MaxPart {
+		part = caps.MaxPart
+		if caps.MaxParts > 0 && (size+part-1)/part > int64(caps.MaxParts) {
+			return 0, backend.Fail("put", key, backend.ErrTooLarge, fmt.Errorf("%d bytes", size))
+		}
+	}
+	return part, nil
+}
+
+// assemble builds an object of parts, which send puts or copies.
+func (s *Store) assemble(ctx context.Context, assembler backend.Assembler, key string, size, part int64, opts backend.PutOptions,
+	send func(ctx context.Context, a backend.Assembly, n int, off, length int64) error,
+) (info backend.Info, err error) {
+	a, err := assembler.Assemble(ctx, key, opts)
+	if err != nil {
+		return backend.Info{}, err
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		// Parts that are left over cost money: take them away even when the
+		// caller has gone.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		if err := a.Abort(ctx); err != nil {
+			s.log.Warn("an unfinished upload is left in the store", "store", s.BackendName(), "key", key, "err", err)
+		}
+	}()
+	var offsets []int64
+	for off := int64(0); off < size; off += part {
+		offsets = append(offsets, off)
+	}
+	err = parallel(ctx, partsAtOnce, offsets, func(ctx context.Context, off int64) error {
+		return send(ctx, a, int(off/part)+1, off, min(part, size-off))
+	})
+	if err != nil {
+		return backend.Info{}, err
+	}
+	return a.Complete(ctx)
+}
+
+// transfer makes dst an object with the content that src has, which must
+// still be that version, else errSource. cheap is for many at a time: where
+// the store's copy does not honour the condition, it goes without.
+func (s *Store) transfer(ctx context.Context, caps backend.Caps, src backend.Info, dst string, opts backend.PutOptions, cheap bool) (backend.Info, error) {
+	if err := caps.CheckMetadata("copy", dst, opts.Metadata); err != nil {
+		return backend.Info{}, err
+	}
+	info, err := s.transferOnce(ctx, caps, src, dst, opts, cheap)
+	if err == nil || errors.Is(err, errSource) || !errors.Is(err, backend.ErrPrecondition) && !errors.Is(err, backend.ErrNotExist) {
+		return info, err
+	}
+	// Was it the source, or the destination?
+	now, statErr := s.b.Stat(ctx, src.Key)
+	switch {
+	case errors.Is(statErr, backend.ErrNotExist):
+		return backend.Info{}, fmt.Errorf("%w (%w)", errSource, backend.ErrNotExist)
+	case statErr == nil && now.ETag != src.ETag:
+		return backend.Info{}, errSource
+	}
+	return backend.Info{}, err
+}
+
+func (s *Store) transferOnce(ctx context.Context, caps backend.Caps, src backend.Info, dst string, opts backend.PutOptions, cheap bool) (backend.Info, error) {
+	copier, ok := backend.As[backend.Copier](s.b)
+	byCopy := ok && caps.Copy && (caps.MaxCopy == 0 || src.Size <= caps.MaxCopy)
+	assembler, ok := backend.As[backend.Assembler](s.b)
+	byParts := ok && caps.Copy && src.Size > 0
+	unconditional := opts.Cond == backend.Cond{}
+
+	copyOpts := backend.CopyOptions{SourceETag: src.ETag, Cond: opts.Cond, Metadata: opts.Metadata}
+	if !caps.Metadata {
+		opts.Metadata, copyOpts.Metadata = nil, nil
+	}
+	switch {
+	case byCopy && (unconditional || caps.CondCopy):
+		return copier.Copy(ctx, src.Key, dst, copyOpts)
+
+	case src.Size <= smallCopy && !(byCopy && cheap):
+		var data []byte
+		if src.Size > 0 {
+			var err error
+			if data, err = s.fetch(ctx, src); err != nil {
+				return backend.Info{}, err
+			}
+		}
+		return s.put(ctx, caps, dst, backend.Bytes(data), opts)
+
+	case byParts && (unconditional || caps.CondAssemble) && !(byCopy && cheap):
+		part, err := partSize(caps, dst, src.Size, copyPart)
+		if err != nil {
+			return backend.Info{}, err
+		}
+		return s.assemble(ctx, assembler, dst, src.Size, part, opts, func(ctx context.Context, a backend.Assembly, n int, off, length int64) error {
+			return a.CopyPart(ctx, n, src.Key, src.ETag, off, length)
+		})
+
+	case byCopy:
+		if !cheap {
+			if err := s.check(ctx, dst, opts.Cond); err != nil {
+				return backend.Info{}, err
+			}
+		}
+		copyOpts.Cond = backend.Cond{}
+		return copier.Copy(ctx, src.Key, dst, copyOpts)
+	}
+	return s.spool(ctx, caps, src, dst, opts)
+}
+
+// fetch reads a small object.
+func (s *Store) fetch(ctx context.Context, src backend.Info) ([]byte, error) {
+	data := make([]byte, src.Size)
+	err := s.b.Get(ctx, src.Key, backend.GetOptions{IfMatch: src.ETag}, func(_ backend.Info, body io.Reader) error {
+		_, err := io.ReadFull(body, data)
+		return err
+	})
+	return data, sourceLost(err)
+}
+
+func sourceLost(err error) error {
+	switch {
+	case errors.Is(err, backend.ErrNotExist):
+		return fmt.Errorf("%w (%w)", errSource, backend.ErrNotExist)
+	case errors.Is(err, backend.ErrPrecondition):
+		return errSource
+	}
+	return err
+}
+
+// spool copies a large object by way of a temporary file, for stores that
+// cannot copy by themselves.
+func (s *Store) spool(ctx context.Context, caps backend.Caps, src backend.Info, dst string, opts backend.PutOptions) (backend.Info, error) {
+	file, err := os.CreateTemp("", "keifs-copy-*")
+	if err != nil {
+		return backend.Info{}, fmt.Errorf("%w: %v", ErrCache, err)
+	}
+	defer file.Close()
+	if err := os.Remove(file.Name()); err != nil { // it lives as long as it is open
+		return backend.Info{}, fmt.Errorf("%w: %v", ErrCache, err)
+	}
+	err = s.b.Get(ctx, src.Key, backend.GetOptions{IfMatch: src.ETag}, func(_ backend.Info, body io.Reader) error {
+		_, err := io.Copy(io.NewOffsetWriter(file, 0), body)
+		return err
+	})
+	if err != nil {
+		return backend.Info{}, sourceLost(err)
+	}
+	return s.put(ctx, caps, dst, io.NewSectionReader(file, 0, src.Size), opts)
+}
+
+// sameBytes says whether an object has the content of src. It reads all of it.
+func (s *Store) sameBytes(ctx context.Context, object backend.Info, src backend.Source) (bool, error) {
+	if object.Size != src.Size() {
+		return false, nil
+	}
+	same := false
+	err := s.b.Get(ctx, object.Key, backend.GetOptions{IfMatch: object.ETag}, func(_ backend.Info, body io.Reader) error {
+		same = false
+		ours := io.NewSectionReader(src, 0, src.Size())
+		theirs, want := make([]byte, 256<<10), make([]byte, 256<<10)
+		for left := src.Size(); left > 0; {
+			n := min(left, int64(len(theirs)))
+			if _, err := io.ReadFull(body, theirs[:n]); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(ours, want[:n]); err != nil {
+				return err
+			}
+			if !bytes.Equal(theirs[:n], want[:n]) {
+				return nil
+			}
+			left -= n
+		}
+		same = true
+		return nil
+	})
+	if errors.Is(err, backend.ErrPrecondition) || errors.Is(err, backend.ErrNotExist) {
+		return false, nil // gone already: then it is not ours
+	}
+	return same, err
+}

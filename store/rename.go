@@ -1,0 +1,259 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// Rename implements Tree, without regard to open handles. A file is copied by
+// the store and then removed under its old name, so that after a crash it has
+// both names rather than none; a version that somebody writes meanwhile is
+// copied, too. Two hosts that rename one file to different names at the same
+// moment may both succeed.
+func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) error {
+	caps, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	if from.IsRoot() || to.IsRoot() {
+		return fmt.Errorf("rename the root: %w", ErrInvalid)
+	}
+	src, err := s.place(from)
+	if err != nil {
+		return err
+	}
+	dst, err := s.place(to)
+	if err != nil {
+		return err
+	}
+	var old, target found
+	var taken bool
+	err = together(
+		func() (err error) { old, err = s.look(ctx, from); return err },
+		func() (err error) {
+			target, err = s.look(ctx, to)
+			taken = err == nil
+			if errors.Is(err, ErrNotExist) {
+				err = nil
+			}
+			return err
+		},
+		func() error {
+			if from.Dir() == to.Dir() {
+				return nil
+			}
+			return s.parentThere(ctx, to)
+		},
+	)
+	switch {
+	case err != nil:
+		return err
+	case taken && mode == NoReplace:
+		return fmt.Errorf("%q: %w", to, ErrExist)
+	case from == to:
+		return nil
+	case old.IsDir() && from.Contains(to):
+		return fmt.Errorf("%q into itself: %w", from, ErrInvalid)
+	case mode == Exchange && !taken:
+		return fmt.Errorf("%q: %w", to, ErrNotExist)
+	case mode == Exchange && (old.IsDir() || target.IsDir()):
+		return fmt.Errorf("exchange of a directory: %w", ErrUnsupported)
+	case mode == Exchange:
+		return s.exchange(ctx, caps, src, dst, old, target)
+	case taken && target.IsDir() && !old.IsDir():
+		return fmt.Errorf("%q: %w", to, ErrIsDir)
+	case taken && !target.IsDir() && old.IsDir():
+		return fmt.Errorf("%q: %w", to, ErrNotDir)
+	}
+	if !taken {
+		if err := dst.creatable(); err != nil {
+			return err
+		}
+	}
+	if old.IsDir() {
+		if taken {
+			if err := s.emptyDir(ctx, dst); err != nil {
+				return err
+			}
+		}
+		return s.renameDir(ctx, caps, src, dst, target.Marker)
+	}
+	return s.renameFile(ctx, caps, src, dst, old, mode)
+}
+
+func (s *Store) renameFile(ctx context.Context, caps backend.Caps, src, dst place, old found, mode RenameMode) error {
+	last, err := s.lastIn(ctx, src)
+	if err != nil {
+		return err
+	}
+	if last && src.path.Dir() != dst.path.Dir() {
+		if err := s.keepDir(ctx, caps, src.path.Dir()); err != nil {
+			return err
+		}
+	}
+	var cond backend.Cond
+	if mode == NoReplace {
+		cond.IfAbsent = true
+	}
+	for range attempts {
+		copied, gone, err := s.moveOnce(ctx, caps, src, dst, old.info, cond)
+		switch {
+		case err == nil, gone:
+			return err
+		case copied.ETag != "" || errors.Is(err, errSource):
+			// Somebody wrote to the source: that version is the one to move.
+			if cond != (backend.Cond{}) && copied.ETag != "" {
+				cond = backend.Cond{IfMatch: copied.ETag}
+			}
+			info, statErr := s.stat(ctx, src)
+			if errors.Is(statErr, backend.ErrNotExist) && copied.ETag != "" {
+				return nil // moved or removed by somebody else, after we had it
+			}
+			if statErr != nil {
+				return fail("rename", src.path, statErr)
+			}
+			old.info = info
+		case errors.Is(err, backend.ErrPrecondition):
+			return fmt.Errorf("%q: %w", dst.path, ErrExist)
+		case errors.Is(err, backend.ErrBadKey):
+			return s.badKey(ctx, dst, mode == NoReplace)
+		default:
+			return fail("rename", src.path, err)
+		}
+	}
+	return fmt.Errorf("rename %q: it changes all the time: %w", src.path, ErrStale)
+}
+
+// moveOnce moves one version of a file. copied is set once the new name has
+// it; done says that the error is final.
+func (s *Store) moveOnce(ctx context.Context, caps backend.Caps, src, dst place, old backend.Info, cond backend.Cond) (copied backend.Info, done bool, err error) {
+	metadata := s.withMtime(old)
+	if renamer, ok := backend.As[backend.Renamer](s.b); ok && maps.Equal(metadata, old.Metadata) {
+		_, err := renamer.Rename(ctx, src.key, dst.key, cond)
+		if errors.Is(err, backend.ErrAmbiguous) {
+			if now, statErr := s.b.Stat(ctx, dst.key); statErr == nil && now.ETag == old.ETag && maps.Equal(now.Metadata, old.Metadata) {
+				err = nil
+			}
+		}
+		if !errors.Is(err, backend.ErrUnsupported) {
+			return backend.Info{}, err == nil, err
+		}
+	}
+	opts := backend.PutOptions{Cond: cond, Metadata: metadata, ContentType: old.ContentType}
+	copied, err = s.transfer(ctx, caps, old, dst.key, opts, false)
+	if errors.Is(err, backend.ErrAmbiguous) {
+		now, statErr := s.b.Stat(ctx, dst.key)
+		if statErr == nil && (!caps.Metadata || maps.Equal(now.Metadata, metadata)) {
+			same, sameErr := s.sameObjects(ctx, now, old)
+			if sameErr != nil {
+				return backend.Info{}, true, sameErr
+			}
+			if same {
+				copied, err = now, nil
+			}
+		}
+	}
+	if err != nil {
+		return backend.Info{}, false, err
+	}
+	err = s.removeVersion(ctx, caps, src.key, old.ETag)
+	switch {
+	case err == nil, errors.Is(err, backend.ErrNotExist):
+		return copied, true, nil
+	case errors.Is(err, backend.ErrPrecondition):
+		return copied, false, err
+	}
+	return copied, true, fail("rename", src.path, err)
+}
+
+// removeVersion deletes an object if it is still that version:
+// backend.ErrPrecondition, backend.ErrNotExist.
+func (s *Store) removeVersion(ctx context.Context, caps backend.Caps, key, version string) error {
+	cond := backend.Cond{IfMatch: version}
+	if !caps.CondDelete {
+		if err := s.check(ctx, key, cond); err != nil {
+			return err
+		}
+		cond = backend.Cond{}
+	}
+	return s.b.Delete(ctx, key, cond)
+}
+
+// withMtime is the metadata of an object with its time in it, which the time
+// of a copy would replace.
+func (s *Store) withMtime(info backend.Info) map[string]string {
+	for _, name := range []string{metaMtime, gcsfuseMtime, googMtime} {
+		if _, ok := parseTime(info.Metadata[name]); ok {
+			return info.Metadata
+		}
+	}
+	metadata := maps.Clone(info.Metadata)
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	metadata[metaMtime] = formatTime(info.ModTime)
+	return metadata
+}
+
+// exchange swaps two files by way of a third name, which everybody can see:
+// after a crash at any point, both are there under some name.
+func (s *Store) exchange(ctx context.Context, caps backend.Caps, a, b place, inA, inB found) error {
+	third, err := s.beside(a, ".exchange-"+time.Now().UTC().Format("20060102T150405Z")+"-"+nonce()[:4])
+	if err != nil {
+		return err
+	}
+	move := func(src backend.Info, dst string, cond backend.Cond) (backend.Info, error) {
+		opts := backend.PutOptions{Cond: cond, Metadata: s.withMtime(src), ContentType: src.ContentType}
+		info, err := s.transfer(ctx, caps, src, dst, opts, false)
+		if err != nil {
+			return backend.Info{}, err
+		}
+		info.Key, info.Size, info.Metadata, info.ContentType = dst, src.Size, opts.Metadata, src.ContentType
+		return info, nil
+	}
+	saved, err := move(inA.info, third.key, backend.Cond{IfAbsent: true})
+	if err != nil {
+		return stale("exchange", a.path, err)
+	}
+	newA, err := move(inB.info, a.key, backend.Cond{IfMatch: inA.info.ETag})
+	if err != nil {
+		s.discard(ctx, caps, saved)
+		return stale("exchange", a.path, err)
+	}
+	if _, err := move(saved, b.key, backend.Cond{IfMatch: inB.info.ETag}); err != nil {
+		// The old content of a is in the third place only. Bring it back,
+		// and leave it there where that fails.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		opts := backend.PutOptions{Cond: backend.Cond{IfMatch: newA.ETag}, Metadata: saved.Metadata, ContentType: saved.ContentType}
+		if _, backErr := s.transfer(ctx, caps, saved, a.key, opts, false); backErr != nil {
+			return fmt.Errorf("the former content of %q is in %q: %w", a.path, third.path, errors.Join(stale("exchange", b.path, err), backErr))
+		}
+		s.discard(ctx, caps, saved)
+		return stale("exchange", b.path, err)
+	}
+	return fail("exchange", third.path, s.removeVersion(ctx, caps, third.key, saved.ETag))
+}
+
+// discard removes a copy that is not needed after all.
+func (s *Store) discard(ctx context.Context, caps backend.Caps, info backend.Info) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	err := s.removeVersion(ctx, caps, info.Key, info.ETag)
+	if err != nil && !errors.Is(err, backend.ErrNotExist) && !errors.Is(err, backend.ErrPrecondition) {
+		s.log.Warn("a copy is left in the store", "store", s.BackendName(), "key", info.Key, "err", err)
+	}
+}
+
+// stale is fail where a lost condition means that somebody else was at work.
+func stale(op string, p Path, err error) error {
+	if errors.Is(err, errSource) || errors.Is(err, backend.ErrPrecondition) {
+		return fmt.Errorf("%s %q: %w", op, p, ErrStale)
+	}
+	return fail(op, p, err)
+}

@@ -1,0 +1,200 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keifs/keifs/backend"
+)
+
+const (
+	// copiesAtOnce is how many objects of a directory are copied at a time.
+	copiesAtOnce = 16
+	// batchSize is how many objects one request deletes.
+	batchSize = 1000
+)
+
+// renameDir copies everything below a directory, its marker included and keys
+// that cannot be shown as well, and then deletes exactly what was copied. Up to
+// the first deletion the old directory is whole, and from then on the new one.
+//
+// What others change in the old directory meanwhile is copied too, up to the
+// moment of the deletion, which has no conditions when it is done in batches.
+// replaces: dst is an empty directory with a marker.
+func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place, replaces bool) error {
+	last, err := s.lastIn(ctx, src)
+	if err != nil {
+		return err
+	}
+	if last && src.path.Dir() != dst.path.Dir() {
+		if err := s.keepDir(ctx, caps, src.path.Dir()); err != nil {
+			return err
+		}
+	}
+	m := &dirMove{Store: s, caps: caps, from: src.dir, to: dst.dir, copied: map[string]string{}, made: map[string]string{}}
+	if err := m.copyAll(ctx); err != nil {
+		m.undo(ctx)
+		return stale("rename", src.path, err)
+	}
+	s.forgetMarkers(src.dir)
+	s.forgetMarkers(dst.dir)
+	keys := slices.Sorted(maps.Keys(m.copied))
+	if _, ok := m.copied[src.dir]; !ok && replaces {
+		// The attributes are those of the directory that was moved, which has
+		// none, not those of the one that was replaced.
+		if err := s.b.Delete(ctx, dst.dir, backend.Cond{}); err != nil {
+			return fail("rename", dst.path, err)
+		}
+	}
+	// The marker, which sorts first, goes last: so the directory stays one.
+	slices.Reverse(keys)
+	return fail("rename", src.path, s.deleteAll(ctx, keys))
+}
+
+// dirMove is one directory on its way.
+type dirMove struct {
+	*Store
+	caps     backend.Caps
+	from, to string // prefixes
+
+	mu     sync.Mutex
+	copied map[string]string // by key of from: the version that was listed when it was copied
+	made   map[string]string // by key of from: the version that its copy is
+}
+
+// target is the new key of a key of from.
+func (m *dirMove) target(key string) string { return m.to + strings.TrimPrefix(key, m.from) }
+
+// copyAll copies until nothing is new.
+func (m *dirMove) copyAll(ctx context.Context) error {
+	for range attempts {
+		var todo []backend.Info
+		listed := map[string]bool{}
+		for info, err := range backend.ListRecursive(ctx, m.b, m.from) {
+			if err != nil {
+				return err
+			}
+			if limit := m.caps.MaxKey; limit > 0 && len(m.target(info.Key)) > limit {
+				return fmt.Errorf("%q: its new key would be too long: %w", info.Key, ErrNameTooLong)
+			}
+			listed[info.Key] = true
+			if m.copied[info.Key] != info.ETag {
+				todo = append(todo, info)
+			}
+		}
+		if len(todo) == 0 {
+			return m.forgetRemoved(ctx, listed)
+		}
+		if err := parallel(ctx, copiesAtOnce, todo, m.copy); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("it changes all the time: %w", ErrStale)
+}
+
+// forgetRemoved removes the copies of what somebody else removed meanwhile.
+func (m *dirMove) forgetRemoved(ctx context.Context, listed map[string]bool) error {
+	for key := range m.copied {
+		if listed[key] {
+			continue
+		}
+		err := m.removeVersion(ctx, m.caps, m.target(key), m.made[key])
+		if err != nil && !errors.Is(err, backend.ErrNotExist) && !errors.Is(err, backend.ErrPrecondition) {
+			return err
+		}
+		delete(m.copied, key)
+		delete(m.made, key)
+	}
+	return nil
+}
+
+// undo removes the copies, as far as it can. A marker stays: what it belongs
+// to may have been there before.
+func (m *dirMove) undo(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	delete(m.made, m.from)
+	keys := slices.Collect(maps.Keys(m.made))
+	err := parallel(ctx, copiesAtOnce, keys, func(ctx context.Context, key string) error {
+		m.discard(ctx, m.caps, backend.Info{Key: m.target(key), ETag: m.made[key]})
+		return nil
+	})
+	if err != nil {
+		m.log.Warn("copies are left in the store", "store", m.BackendName(), "prefix", m.to, "err", err)
+	}
+}
+
+// copy copies one object. One that is gone by now is not an error.
+func (m *dirMove) copy(ctx context.Context, listed backend.Info) error {
+	dst := m.target(listed.Key)
+	m.mu.Lock()
+	_, again := m.copied[listed.Key]
+	m.mu.Unlock()
+	for range attempts {
+		info, err := m.b.Stat(ctx, listed.Key)
+		if errors.Is(err, backend.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		opts := backend.PutOptions{Metadata: m.withMtime(info), ContentType: info.ContentType}
+		if !again && dst != m.to { // the marker of an empty directory is replaced
+			opts.Cond.IfAbsent = true
+		}
+		made, err := m.transfer(ctx, m.caps, info, dst, opts, true)
+		if errors.Is(err, errSource) {
+			continue
+		}
+		if errors.Is(err, backend.ErrAmbiguous) {
+			if now, statErr := m.b.Stat(ctx, dst); statErr == nil {
+				same, sameErr := m.sameObjects(ctx, now, info)
+				if sameErr != nil {
+					return sameErr
+				}
+				if same {
+					made, err = now, nil
+				}
+			}
+		}
+		if errors.Is(err, backend.ErrPrecondition) {
+			return fmt.Errorf("%q is there by now: %w", dst, ErrNotEmpty)
+		}
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.copied[listed.Key], m.made[listed.Key] = listed.ETag, made.ETag
+		return nil
+	}
+	return fmt.Errorf("%q changes all the time: %w", listed.Key, ErrStale)
+}
+
+// deleteAll deletes many objects, by batches where the store has them.
+func (s *Store) deleteAll(ctx context.Context, keys []string) error {
+	deleter, ok := backend.As[backend.BatchDeleter](s.b)
+	if !ok {
+		return parallel(ctx, copiesAtOnce, keys, func(ctx context.Context, key string) error {
+			return s.b.Delete(ctx, key, backend.Cond{})
+		})
+	}
+	for batch := range slices.Chunk(keys, batchSize) {
+		errs, err := deleter.DeleteBatch(ctx, batch)
+		if err != nil {
+			return err
+		}
+		for i, err := range errs {
+			if err != nil && !errors.Is(err, backend.ErrNotExist) {
+				return fmt.Errorf("delete %q: %w", batch[i], err)
+			}
+		}
+	}
+	return nil
+}
