@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/keifs/keifs/store"
 )
@@ -99,12 +100,10 @@ func mountBranches(root, dir string) branches {
 		}
 		err := os.Mkdir(filepath.Join(root, name), 0o777)
 		switch {
-		case errors.Is(err, fs.ErrExist):
-			return fmt.Errorf("branch %s: %w", name, store.ErrExist)
-		case errors.Is(err, fs.ErrInvalid):
+		case errors.Is(err, unix.EINVAL):
 			return usageError("%q is no name for a branch", name)
 		case err != nil:
-			return fmt.Errorf("branch %s: %w", name, err)
+			return fmt.Errorf("branch %s: %w", name, errors.Unwrap(err))
 		}
 		return nil
 	}
@@ -129,13 +128,13 @@ func (s *settings) storeBranches(ctx context.Context, url string) (b branches, e
 	if err := s.resolve(url, nil, os.Getenv); err != nil {
 		return b, err
 	}
-	st, r, err := s.openStore(ctx, url)
+	st, r, err := s.openStore(ctx, url, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return b, err
 	}
 	b.list = func(ctx context.Context) ([]string, error) { return branchNames(st.RootView().List(ctx, store.Path{})) }
 	b.create = func(ctx context.Context, name string) error { return makeBranch(ctx, st, name) }
-	b.close = func() { r.close() }
+	b.close = r.close
 	return b, nil
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -42,7 +44,10 @@ func listenControl(path string) (*net.UnixListener, error) {
 }
 
 // control serves the socket of a session.
-type control struct{ http *http.Server }
+type control struct {
+	http *http.Server
+	log  *slog.Logger
+}
 
 func serveControl(l *net.UnixListener, s *session) *control {
 	mux := http.NewServeMux()
@@ -61,22 +66,33 @@ func serveControl(l *net.UnixListener, s *session) *control {
 		}
 		answer(w, http.StatusOK, report{Dir: s.dir})
 	})
-	c := &control{&http.Server{Handler: mux}}
-	go c.http.Serve(l)
+	c := &control{&http.Server{Handler: mux}, s.log}
+	go func() {
+		if err := c.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			c.log.Error("control socket: umount and status will not find this mount", "err", err)
+		}
+	}()
 	return c
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(body) // an error is the client's leaving
+	fmt.Fprintln(w, string(text))
 }
 
 // close removes the socket, after the answers that are on their way.
 func (c *control) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	c.http.Shutdown(ctx)
+	if err := c.http.Shutdown(ctx); err != nil {
+		c.log.Warn("control socket closed", "err", err)
+	}
 }
 
 // controlClient talks to one control socket.

@@ -61,18 +61,18 @@ func (m *mounting) background(stdout io.Writer) error {
 	go func() {
 		select {
 		case <-signals:
-			cmd.Process.Signal(unix.SIGTERM)
+			_ = cmd.Process.Signal(unix.SIGTERM) // it may have ended
 		case <-reported:
 		}
 	}()
 	var rep report
 	err = json.NewDecoder(r).Decode(&rep)
 	close(reported)
-	switch {
-	case err != nil:
-		return fmt.Errorf("the daemon ended before it had mounted (%v); see %s", cmd.Wait(), m.logPath)
-	case rep.Error != "":
-		cmd.Wait()
+	if err != nil || rep.Error != "" {
+		ended := cmd.Wait()
+		if rep.Error == "" {
+			return fmt.Errorf("the daemon ended before it had mounted (%w); see %s", errors.Join(err, ended), m.logPath)
+		}
 		return &failure{rep.Status, errors.New(rep.Error)}
 	}
 	_, err = fmt.Fprintf(stdout, "%s mounted on %s (log: %s)\n", m.url, rep.Dir, m.logPath)

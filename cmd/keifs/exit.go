@@ -36,8 +36,7 @@ func usageError(format string, args ...any) error { return fail(exitUsage, forma
 
 // exitStatus is the status of the whole command for its error.
 func exitStatus(err error) int {
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f.status
 	}
 	is := func(kinds ...error) bool {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -94,8 +95,8 @@ func (m *mounting) foreground(stderr io.Writer) error {
 }
 
 // run mounts, calls ready, and returns when everything is unmounted and
-// published. Until then the first SIGINT or SIGTERM asks for just that, the
-// second for an end without waiting, and the third is death.
+// published. Until then the first SIGINT, SIGTERM or SIGHUP asks for just
+// that, the second for an end without waiting, and the third is death.
 func (m *mounting) run(logTo io.Writer, ready func() error) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(m.logLevel.value)); err != nil {
@@ -104,31 +105,45 @@ func (m *mounting) run(logTo io.Writer, ready func() error) error {
 	log := slog.New(slog.NewTextHandler(logTo, &slog.HandlerOptions{Level: level}))
 
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer signal.Stop(signals)
+	signal.Ignore(unix.SIGPIPE) // whoever read the log may leave
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	opening := make(chan struct{})
+	opened, heard := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(heard)
 		select {
 		case sig := <-signals:
 			cancel(fmt.Errorf("interrupted (%v) before anything was mounted", sig))
-		case <-opening:
+		case <-opened:
 		}
 	}()
 	s, err := m.open(ctx, log)
-	close(opening)
+	close(opened)
+	<-heard
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return err
 	}
+	if ctx.Err() != nil { // interrupted when it had just been mounted
+		again(signals)
+	}
 	if err := ready(); err != nil {
 		s.log.Error("nobody waits for this mount any more", "err", err)
-		signals <- unix.SIGTERM
+		again(signals)
 	}
 	return s.serve(signals)
+}
+
+// again has the end asked for, where a signal has not done so.
+func again(signals chan os.Signal) {
+	select {
+	case signals <- unix.SIGTERM:
+	default:
+	}
 }
 
 // open does everything up to the mount, cheapest checks first, and leaves
@@ -143,7 +158,7 @@ func (m *mounting) open(ctx context.Context, log *slog.Logger) (_ *session, err 
 	}
 	defer func() {
 		if err != nil {
-			ctl.Close()
+			err = errors.Join(err, ctl.Close())
 		}
 	}()
 	st, err := openStack(ctx, m, log)
@@ -151,13 +166,11 @@ func (m *mounting) open(ctx context.Context, log *slog.Logger) (_ *session, err 
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
-		st.close()
-		return nil, err
+		return nil, errors.Join(err, st.close(ctx))
 	}
 	server, err := st.mount(m, log)
 	if err != nil {
-		st.close()
-		return nil, err
+		return nil, errors.Join(err, st.close(ctx))
 	}
 	// From here on no folder but the mount's own is in use.
 	if err := os.Chdir("/"); err != nil {
@@ -172,22 +185,25 @@ func (m *mounting) open(ctx context.Context, log *slog.Logger) (_ *session, err 
 	return s, nil
 }
 
-// checkMore refuses what would make a mount wait for itself: its cache, its
-// log or its store inside the directory that it covers.
-func (m *mounting) checkMore() error {
-	for what, path := range map[string]string{"cache": m.cacheDir, "log file": m.logFile, "store": filePath(m.url)} {
-		if path == "" {
+// checkPaths refuses what would make a mount wait for itself: its cache, its
+// log or its store inside the directory that it covers. It makes the paths
+// absolute, as the daemon leaves its working directory.
+func (m *mounting) checkPaths() error {
+	store := filePath(m.url)
+	for what, path := range map[string]*string{"cache": &m.cacheDir, "log file": &m.logFile, "store": &store} {
+		if *path == "" {
 			continue
 		}
-		abs, err := filepath.Abs(path)
+		abs, err := filepath.Abs(*path)
 		if err != nil {
 			return err
 		}
+		*path = abs
 		if real, err := filepath.EvalSymlinks(abs); err == nil {
 			abs = real
 		}
 		if within(abs, m.dir) || what == "store" && within(m.dir, abs) {
-			return fail(exitDir, "%s: the %s %s cannot lie inside the mount or around it", m.dir, what, path)
+			return fail(exitDir, "the %s %s cannot lie inside the mount, or the mount in it: %s", what, *path, m.dir)
 		}
 	}
 	return nil

@@ -106,8 +106,9 @@ func within(path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
-// dead says whether the daemon behind a mount is gone.
+// dead says whether the daemon behind a mount is gone. The kernel answers
+// stat(2) from memory for a while, but never statfs(2).
 func dead(dir string) bool {
-	var st unix.Stat_t
-	return errors.Is(unix.Stat(dir, &st), unix.ENOTCONN)
+	var st unix.Statfs_t
+	return errors.Is(unix.Statfs(dir, &st), unix.ENOTCONN)
 }

@@ -81,7 +81,7 @@ func (m *mounting) claim() (*net.UnixListener, error) {
 	if m.dir, err = prepareDir(m.dir, m.embedded); err != nil {
 		return nil, err
 	}
-	if err := m.checkMore(); err != nil {
+	if err := m.checkPaths(); err != nil {
 		return nil, err
 	}
 	return listenControl(socketPath(folder, m.dir))
@@ -111,7 +111,7 @@ func prepareDir(dir string, create bool) (string, error) {
 		if !ok || e.kind != fsType {
 			break
 		}
-		if !dead(real) {
+		if _, alive := findControl(real, e.uid); alive || !dead(real) {
 			return "", fail(exitDir, "%s is mounted already, with %s", real, e.source)
 		}
 		if err := detach(real); err != nil {

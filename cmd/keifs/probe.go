@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"text/tabwriter"
 
@@ -26,11 +27,16 @@ bucket. What was written for that is deleted again.`,
 			if err := s.resolve(args[0], nil, os.Getenv); err != nil {
 				return err
 			}
-			caps, name, err := s.probe(cmd.Context(), args[0])
+			st, r, err := s.openStore(cmd.Context(), args[0], slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}
-			return printCaps(cmd.OutOrStdout(), name, caps)
+			defer r.close()
+			caps, err := st.Probe(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return printCaps(cmd.OutOrStdout(), r.name, caps)
 		},
 	}
 	cmd.Flags().SortFlags = false

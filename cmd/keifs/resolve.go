@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -58,6 +59,7 @@ func set(f *pflag.Flag, value, origin string) error {
 	if err := f.Value.Set(value); err != nil {
 		return usageError("%s: %w", origin, err)
 	}
+	f.Changed = true
 	return nil
 }
 
@@ -107,9 +109,7 @@ func (s *settings) readConfig(path string, needed bool, store string) (map[strin
 			best, over = url, some
 		}
 	}
-	for k, v := range over {
-		values[k] = v
-	}
+	maps.Copy(values, over)
 	return values, nil
 }
 
@@ -140,11 +140,11 @@ func below(store, url string) bool {
 	return store == url || strings.HasPrefix(store, url+"/")
 }
 
-// mountOptions are parsed -o lists: keifs options by flag name, and those of
-// the kernel's generic ones that mean something to the mount itself.
+// mountOptions are parsed -o lists: keifs options by flag name, and those
+// generic ones that the kernel wants to know.
 type mountOptions struct {
 	values map[string]string
-	flags  []string // nodev, nosuid, noexec, … in the order given
+	flags  []string // nodev, noexec, noatime, … in the order given
 }
 
 // parseMountOptions reads the -o lists that mount(8) and people give.
@@ -159,9 +159,9 @@ func (s *settings) parseMountOptions(lists []string) (mountOptions, error) {
 				m.values["read-only"] = "true"
 			case name == "rw": // always there from mount(8): it only takes back an earlier ro
 				delete(m.values, "read-only")
-			case name == "dev", name == "nodev", name == "suid", name == "nosuid", name == "exec", name == "noexec":
+			case kernelFlag(name):
 				m.flags = append(m.flags, name)
-			case ignored(name):
+			case forOthers(name):
 			default:
 				f := s.flags.Lookup(strings.ReplaceAll(name, "_", "-"))
 				if f == nil {
@@ -180,13 +180,21 @@ func (s *settings) parseMountOptions(lists []string) (mountOptions, error) {
 	return m, nil
 }
 
-// ignored says whether a generic mount option needs nothing of keifs: who
-// mounts when, and access times, which are kept as the kernel sends them.
-func ignored(name string) bool {
+// kernelFlag says whether a generic option is for the kernel's side of the mount.
+func kernelFlag(name string) bool {
+	switch name {
+	case "dev", "nodev", "suid", "nosuid", "exec", "noexec", "noatime", "nodiratime", "relatime", "strictatime":
+		return true
+	}
+	return false
+}
+
+// forOthers says whether a generic option is for mount(8) and init, or the
+// default anyway.
+func forOthers(name string) bool {
 	switch name {
 	case "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "comment",
-		"atime", "noatime", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime",
-		"diratime", "nodiratime", "async", "default_permissions":
+		"atime", "diratime", "norelatime", "nostrictatime", "lazytime", "nolazytime", "async", "default_permissions":
 		return true
 	}
 	return strings.HasPrefix(name, "x-") || strings.HasPrefix(name, "X-")

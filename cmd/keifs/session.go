@@ -12,18 +12,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// mounted is the mount as this command needs it: that of package fs.
-type mounted interface {
-	Wait()
-	Unmount() error
-}
+	"github.com/keifs/keifs/fs"
+)
 
 // session is one mount while it lasts.
 type session struct {
 	*stack
-	server  mounted
+	server  *fs.Server
 	control *control
 	dir     string
 	logPath string
@@ -55,8 +51,7 @@ func (s *session) serve(signals <-chan os.Signal) error {
 	if n := len(s.vol.Pending()); n > 0 {
 		s.log.Info("waiting for what is not in the bucket yet", "files", n)
 	}
-	s.err = s.vol.Close(ctx)
-	s.stack.close()
+	s.err = s.stack.close(ctx)
 	close(s.ended)
 	s.control.close()
 	if s.err != nil {

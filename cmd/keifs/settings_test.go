@@ -142,10 +142,10 @@ func TestMountOptions(t *testing.T) {
 		want  map[string]string
 		flags []string
 	}{
-		{"rw,noatime,user,auto,_netdev,nofail,x-systemd.automount,comment=x,defaults", map[string]string{}, nil},
+		{"rw,atime,user,auto,_netdev,nofail,x-systemd.automount,comment=x,defaults", map[string]string{}, nil},
 		{"ro", map[string]string{"read-only": "true"}, nil},
 		{"ro,rw", map[string]string{}, nil},
-		{"dev,nosuid,noexec", map[string]string{}, []string{"dev", "nosuid", "noexec"}},
+		{"dev,nosuid,noexec,noatime", map[string]string{}, []string{"dev", "nosuid", "noexec", "noatime"}},
 		{"allow_other,uid=1000,endpoint=http://[::1]:9000/?a=b", map[string]string{
 			"allow-other": "true", "uid": "1000", "endpoint": "http://[::1]:9000/?a=b"}, nil},
 		{" metadata-ttl=5s, ", map[string]string{"metadata-ttl": "5s"}, nil},

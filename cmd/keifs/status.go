@@ -108,9 +108,12 @@ func allMounts(ctx context.Context, args []string) ([]mountStatus, error) {
 		}
 	}
 	for _, c := range sockets() {
+		// One that is still mounting does not answer yet.
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		if st, err := c.status(ctx, true); err == nil && !seen[st.Dir] {
 			mounts = append(mounts, st)
 		}
+		cancel()
 	}
 	slices.SortFunc(mounts, func(a, b mountStatus) int { return cmp.Compare(a.Dir, b.Dir) })
 	return mounts, nil
@@ -184,8 +187,25 @@ func (st mountStatus) print(w io.Writer) {
 	for _, p := range st.Pending {
 		line("", "%s/%s: %s since %s %s", p.Branch, p.Path, p.State, p.Since.Format(time.TimeOnly), p.Error)
 	}
-	st.stackStatus.print(line)
+	line("conflicts", "%d", st.Conflicts)
+	line("not shown", "%d keys that no file can be named %s", st.Unnameable.Count, strings.Join(st.Unnameable.Examples, " "))
+	if c := st.Cache; c != nil {
+		line("cache", "%s in %s; names %s, listings %s, content %s", formatSize(c.ChunkBytes), st.CacheDir,
+			rate(c.Hits, c.Misses), rate(c.ListHits, c.ListMisses), rate(c.ChunkHits, c.ChunkMisses))
+	} else {
+		line("cache", "off")
+	}
+	s := st.Scheduler
+	line("requests", "%d on the wire of at most %d, %d waiting", s.InFlight, s.Slots, s.Waiting)
 	for _, e := range st.Errors {
 		line("error", "%s", e)
 	}
+}
+
+// rate is what share of the questions the cache answered.
+func rate(hits, misses int64) string {
+	if hits+misses == 0 {
+		return "unasked"
+	}
+	return fmt.Sprintf("%d%% of %d", 100*hits/(hits+misses), hits+misses)
 }

@@ -32,24 +32,28 @@ of a mount that died left behind is cleaned away.`,
 			if err != nil {
 				return fail(exitDir, "%w", err)
 			}
-			e, ok, err := mountedAt(dir)
+			e, is, err := mountedAt(dir)
 			if err != nil {
 				return err
 			}
-			if !ok || e.kind != fsType {
-				return fail(exitDir, "%s is not a mount of keifs", dir)
+			if is = is && e.kind == fsType; !is {
+				e.uid = os.Geteuid()
 			}
-			if dead(dir) {
+			c, alive := findControl(dir, e.uid)
+			switch {
+			case !alive && !is:
+				return fail(exitDir, "%s is not a mount of keifs", dir)
+			case !alive && dead(dir):
 				if err := detach(dir); err != nil {
 					return fail(exitDir, "%s is the mount of a keifs that is dead, and cannot be cleaned: %w", dir, err)
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "keifs: %s: cleaned, its daemon was dead\n", dir)
 				return nil
-			}
-			c, ok := findControl(dir, e.uid)
-			if !ok {
+			case !alive:
 				return plainUnmount(dir)
 			}
+			// Where it is no mount any more, this waits for what its daemon
+			// is still publishing.
 			if st, err := c.status(ctx, false); err == nil {
 				st.announce(cmd.ErrOrStderr())
 			}

@@ -7,13 +7,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/all"
 	"github.com/keifs/keifs/backend/retry"
+	"github.com/keifs/keifs/backend/s3"
 	"github.com/keifs/keifs/backend/sched"
+	"github.com/keifs/keifs/cache"
+	"github.com/keifs/keifs/fs"
 	"github.com/keifs/keifs/store"
 )
 
@@ -24,39 +26,49 @@ const preflightTimeout = 15 * time.Second
 type remote struct {
 	name  string // canonical URL
 	sched *sched.Scheduler
-	bare  backend.Backend // the provider alone: no retries
 	back  backend.Backend
+	log   *slog.Logger
 }
 
-// openRemote opens the store of a URL and asks it one question without
-// retries, so that what is wrong shows at once.
+// openRemote opens the store of a URL. Providers ask it one question on the
+// way, without retries, so that what is wrong shows at once.
 func (s *settings) openRemote(ctx context.Context, url string, log *slog.Logger) (*remote, error) {
-	opened, err := all.Open(ctx, url, s.providers())
-	if errors.Is(err, backend.ErrInvalid) {
-		return nil, usageError("%w", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", url, err)
-	}
-	r := &remote{name: opened.Backend.Name(), sched: sched.New(sched.Options{}), bare: opened.Backend}
-	r.back = retry.Wrap(r.sched.Wrap(r.bare, opened.Host), retry.Options{Logger: log})
 	ctx, cancel := context.WithTimeoutCause(ctx, preflightTimeout,
 		fmt.Errorf("%w: no answer within %v", backend.ErrUnreachable, preflightTimeout))
 	defer cancel()
-	if _, err := r.bare.ListPage(ctx, backend.ListOptions{Delimited: true, Limit: 1}); err != nil {
-		r.close()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, fmt.Errorf("%s: %w", r.name, err)
+	opened, err := all.Open(ctx, url, s.providers(log))
+	switch {
+	case errors.Is(err, backend.ErrInvalid):
+		return nil, usageError("%w", err)
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("%s: %w", url, context.Cause(ctx))
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", url, err)
 	}
+	r := &remote{name: opened.Backend.Name(), sched: sched.New(sched.Options{}), log: log}
+	r.back = retry.Wrap(r.sched.Wrap(opened.Backend, opened.Host), retry.Options{Logger: log})
 	return r, nil
 }
 
-func (r *remote) close() error { return r.back.Close() }
+func (r *remote) close() {
+	if err := r.back.Close(); err != nil {
+		r.log.Debug("store closed", "err", err)
+	}
+}
 
 // providers are the options of the providers.
-func (s *settings) providers() all.Options { return all.Options{} }
+func (s *settings) providers(log *slog.Logger) all.Options {
+	o := all.Options{S3: s3.Options{
+		Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
+		Anonymous: s.anonymous, RequesterPays: s.requesterPays,
+		StorageClass: s.storageClass, SSE: s.sse, SSEKMSKeyID: s.sseKMSKeyID,
+		Transport: s3.NewTransport(), Logger: log,
+	}}
+	if f := s.flags.Lookup("path-style"); f.Changed {
+		o.S3.PathStyle = &s.pathStyle
+	}
+	return o
+}
 
 // storeOptions are the options of the store for who runs this process.
 func (s *settings) storeOptions(log *slog.Logger) store.Options {
@@ -80,9 +92,10 @@ func (s *settings) storeOptions(log *slog.Logger) store.Options {
 // stack is everything below a mount.
 type stack struct {
 	*remote
+	*settings
 	store *store.Store
 	vol   store.Volume
-	*settings
+	cache *cache.Cache // nil without
 }
 
 // openStack opens a store and the volume over it.
@@ -92,57 +105,136 @@ func openStack(ctx context.Context, m *mounting, log *slog.Logger) (_ *stack, er
 			return nil, fail(exitSystem, "embedded store: %w", err)
 		}
 	}
-	r, err := m.openRemote(ctx, m.url, log)
-	if err != nil {
+	st := &stack{settings: m.settings}
+	if st.store, st.remote, err = m.openStore(ctx, m.url, log); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			r.close()
+			err = errors.Join(err, st.close(ctx))
 		}
 	}()
-	st := &stack{remote: r, settings: m.settings}
-	if st.store, err = store.Open(ctx, r.back, m.storeOptions(log)); err != nil {
-		return nil, fmt.Errorf("%s: %w", r.name, err)
-	}
 	if m.embedded && !m.readOnly {
 		if err := firstBranch(ctx, st.store); err != nil {
 			return nil, err
 		}
 	}
-	st.vol = store.NewDirect(st.store, store.DirectOptions{})
+	if m.cacheDir == "" {
+		m.cacheDir = filepath.Join(cacheHome(), "keifs", shortName(st.name, m.dir))
+	}
+	if m.settings.cache.value == "off" {
+		m.cacheDir = ""
+		st.vol = store.NewDirect(st.store, store.DirectOptions{})
+		return st, nil
+	}
+	st.cache, err = cache.Open(ctx, st.store, cache.Options{
+		Dir: m.cacheDir, Size: orNone(int64(m.cacheSize)), MetadataTTL: orNone(m.metadataTTL), Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cache %s: %w", m.cacheDir, err)
+	}
+	st.vol = st.cache
 	return st, nil
 }
 
-// mount shows the volume at m.dir.
-func (st *stack) mount(m *mounting, log *slog.Logger) (mounted, error) {
-	return nil, errors.New("not wired yet")
+// orNone says by -1 what a flag says by 0, which options take for the default.
+func orNone[T ~int64](n T) T {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
-// close releases what lies below the volume.
-func (st *stack) close() error { return st.remote.close() }
+// mount shows the volume at m.dir.
+func (st *stack) mount(m *mounting, log *slog.Logger) (*fs.Server, error) {
+	ttl := orNone(m.metadataTTL)
+	if st.cache == nil {
+		ttl = -1
+	}
+	server, err := fs.Mount(m.dir, st.vol, fs.Options{
+		Source: m.source(), ReadOnly: m.readOnly, AllowOther: m.allowOther, TTL: ttl,
+		UID: m.uid.or(os.Getuid()), GID: m.gid.or(os.Getgid()), MountOptions: m.kernel,
+		Logger: log, Debug: m.debugFuse,
+	})
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fail(exitSystem, "%w: this user or container may not mount (in a container: --cap-add SYS_ADMIN)", err)
+	}
+	return server, err
+}
+
+// close publishes what is pending, as store.Volume.Close, and releases the rest.
+func (st *stack) close(ctx context.Context) error {
+	var err error
+	if st.vol != nil {
+		err = st.vol.Close(ctx)
+	}
+	st.remote.close()
+	return err
+}
 
 // stackStatus is what the packages below have counted.
 type stackStatus struct {
-	Scheduler sched.Stats `json:"scheduler"`
+	Unnameable struct {
+		Count    int      `json:"count"`
+		Examples []string `json:"examples,omitempty"`
+	} `json:"unnameable"` // keys that the mount cannot show
+	Conflicts int64           `json:"conflicts"` // changes that were stored beside, since the mount
+	Cache     *cacheStatus    `json:"cache,omitempty"`
+	Scheduler schedulerStatus `json:"scheduler"`
 }
 
-func (st *stack) status() stackStatus { return stackStatus{Scheduler: st.sched.Stats()} }
-
-func (s stackStatus) print(line func(name, format string, args ...any)) {
-	line("requests", "%d on the wire of at most %d, %d waiting", s.Scheduler.InFlight, s.Scheduler.Slots, sum(s.Scheduler.Waiting[:]))
+// cacheStatus are the counts of the cache since the mount.
+type cacheStatus struct {
+	Hits        int64 `json:"hits"` // names and attributes
+	Misses      int64 `json:"misses"`
+	ListHits    int64 `json:"list_hits"`
+	ListMisses  int64 `json:"list_misses"`
+	ChunkHits   int64 `json:"chunk_hits"` // pieces of files
+	ChunkMisses int64 `json:"chunk_misses"`
+	ChunkBytes  int64 `json:"chunk_bytes"`
+	Entries     int64 `json:"entries"`
+	OpenFiles   int64 `json:"open_files"`
 }
 
-func sum(n []int) (total int) {
-	for _, i := range n {
-		total += i
+// schedulerStatus is what is on the wire.
+type schedulerStatus struct {
+	Slots    int                   `json:"slots"`
+	InFlight int                   `json:"in_flight"`
+	Waiting  int                   `json:"waiting"`
+	Hosts    map[string]hostStatus `json:"hosts"`
+}
+
+type hostStatus struct {
+	Window    int   `json:"window"`
+	InFlight  int   `json:"in_flight"`
+	Throttled int64 `json:"throttled"`
+}
+
+func (st *stack) status() (out stackStatus) {
+	below := st.store.Stats()
+	out.Unnameable.Count, out.Unnameable.Examples = below.Unnameable, below.Examples
+	out.Conflicts = below.Conflicts
+	if st.cache != nil {
+		c := st.cache.Stats()
+		out.Cache = &cacheStatus{
+			Hits: c.Hits + c.NegativeHits + c.Collapsed, Misses: c.Misses, ListHits: c.ListHits, ListMisses: c.ListMisses,
+			ChunkHits: c.ChunkHits + c.ChunkCollapsed, ChunkMisses: c.ChunkMisses, ChunkBytes: c.ChunkBytes,
+			Entries: c.Entries, OpenFiles: c.OpenFiles,
+		}
 	}
-	return total
+	s := st.sched.Stats()
+	out.Scheduler = schedulerStatus{Slots: s.Slots, InFlight: s.InFlight, Hosts: map[string]hostStatus{}}
+	for _, n := range s.Waiting {
+		out.Scheduler.Waiting += n
+	}
+	for name, h := range s.Hosts {
+		out.Scheduler.Hosts[name] = hostStatus{h.Window, h.InFlight, h.Throttled}
+	}
+	return out
 }
 
-// openStore opens a store for a command that mounts nothing.
-func (s *settings) openStore(ctx context.Context, url string) (*store.Store, *remote, error) {
-	log := slog.New(slog.DiscardHandler)
+// openStore opens a store, without anything above it.
+func (s *settings) openStore(ctx context.Context, url string, log *slog.Logger) (*store.Store, *remote, error) {
 	r, err := s.openRemote(ctx, url, log)
 	if err != nil {
 		return nil, nil, err
@@ -153,40 +245,4 @@ func (s *settings) openStore(ctx context.Context, url string) (*store.Store, *re
 		return nil, nil, fmt.Errorf("%s: %w", r.name, err)
 	}
 	return st, r, nil
-}
-
-// probe finds out what a store can do.
-func (s *settings) probe(ctx context.Context, url string) (backend.Caps, string, error) {
-	return backend.Caps{}, "", errors.New("not wired yet")
-}
-
-// checkURL refuses the likely mistakes in a store's URL, with a hint; the rest
-// of it is for all.Open.
-func checkURL(url string) error {
-	scheme, rest, ok := strings.Cut(url, ":")
-	host, _, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "/")
-	switch {
-	case strings.Contains(host, "@"):
-		return usageError("credentials do not belong in the URL of a store: put them into the AWS configuration or environment")
-	case !ok && !filepath.IsAbs(url):
-		return usageError("%q is neither a command nor a store: %s", url, all.Schemes)
-	case (scheme == "s3" || scheme == "file") && !strings.HasPrefix(rest, "//"):
-		want := scheme + "://" + strings.TrimLeft(rest, "/")
-		if scheme == "file" {
-			want = "file:///" + strings.TrimLeft(rest, "/")
-		}
-		return usageError("%q is not a store's URL: did you mean %s?", url, want)
-	}
-	return nil
-}
-
-// filePath is the folder of a file store; empty for another.
-func filePath(url string) string {
-	if path, ok := strings.CutPrefix(url, "file://"); ok {
-		return path
-	}
-	if filepath.IsAbs(url) {
-		return url
-	}
-	return ""
 }

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/keifs/keifs/backend/all"
+)
+
+// checkURL refuses the likely mistakes in a store's URL, with a hint; the rest
+// of it is for all.Open.
+func checkURL(url string) error {
+	scheme, rest, ok := strings.Cut(url, ":")
+	host, _, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "/")
+	switch {
+	case strings.Contains(host, "@"):
+		return usageError("credentials do not belong in the URL of a store: put them into the AWS configuration or environment")
+	case !ok && !filepath.IsAbs(url):
+		return usageError("%q is neither a command nor a store: %s", url, all.Schemes)
+	case (scheme == "s3" || scheme == "file") && !strings.HasPrefix(rest, "//"):
+		want := scheme + "://" + strings.TrimLeft(rest, "/")
+		if scheme == "file" {
+			want = "file:///" + strings.TrimLeft(rest, "/")
+		}
+		return usageError("%q is not a store's URL: did you mean %s?", url, want)
+	}
+	return nil
+}
+
+// filePath is the folder of a file store; empty for another.
+func filePath(url string) string {
+	if path, ok := strings.CutPrefix(url, "file://"); ok {
+		return path
+	}
+	if filepath.IsAbs(url) {
+		return url
+	}
+	return ""
+}
+
+// source is what the mount table shows: the URL as it was given.
+func (m *mounting) source() string {
+	if filepath.IsAbs(m.url) {
+		return "file://" + m.url
+	}
+	return m.url
+}
