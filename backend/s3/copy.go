@@ -58,7 +58,7 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 	}
 	if err != nil {
 		err = b.failCond(req, "copy", dst, opts.Cond, err)
-		if errors.Is(err, backend.ErrPrecondition) && opts.Cond == (backend.Cond{}) && opts.SourceETag == "" {
+		if errors.Is(err, backend.ErrPrecondition) && opts.Cond == (backend.Cond{}) && opts.SourceETag == "" && opts.Metadata != nil {
 			err = backend.Fail("copy", dst, backend.ErrTransient, errors.New("the source has just changed"))
 		}
 		return backend.Info{}, err

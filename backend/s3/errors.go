@@ -146,8 +146,9 @@ func answerOf(err error) *answer {
 		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
 	}
 	// What the SDK makes up where there was no body says less than the status.
-	if a.code == "UnknownError" || strings.ReplaceAll(http.StatusText(a.status), " ", "") == a.code {
-		a.code = ""
+	status := http.StatusText(a.status)
+	if a.code == "UnknownError" || a.code == strings.ReplaceAll(status, " ", "") && (a.message == "" || a.message == status) {
+		a.code, a.message = "", ""
 	}
 	return a
 }

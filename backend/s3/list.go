@@ -62,6 +62,9 @@ func (b *bucket) VersionsPage(ctx context.Context, opts backend.ListOptions) (ba
 	if opts.Delimited {
 		return backend.VersionsPage{}, backend.Fail("versions", opts.Prefix, backend.ErrInvalid, errors.New("delimited"))
 	}
+	if !b.caps.Versions {
+		return backend.VersionsPage{}, backend.Fail("versions", opts.Prefix, backend.ErrUnsupported, errors.New("the bucket keeps no versions"))
+	}
 	in := &s3.ListObjectVersionsInput{
 		Bucket: &b.name, Prefix: b.full(opts.Prefix), MaxKeys: limit, EncodingType: types.EncodingTypeUrl,
 	}

@@ -70,18 +70,17 @@ func (b *bucket) headInfo(key string, out *s3.HeadObjectOutput) backend.Info {
 
 // failVersion is fail for a request that may name a version.
 func (b *bucket) failVersion(ctx context.Context, op, key, version string, err error) error {
+	a := answerOf(err)
 	err = b.fail(ctx, op, key, err)
-	if version == "" || !errors.Is(err, backend.ErrInvalid) && !errors.Is(err, backend.ErrNotExist) {
+	if version == "" || !errors.Is(err, backend.ErrNotExist) && (a == nil || a.code != "InvalidArgument" && a.code != "VersioningNotConfigured") {
 		return err
 	}
-	// Whatever the words: there is no such version.
+	// There is no such version, or this is no version's name.
 	kind := backend.ErrNotExist
 	if !b.caps.Versions {
 		kind = backend.ErrUnsupported
 	}
-	var a *answer
-	errors.As(err, &a)
-	return backend.Fail(op, key, kind, fmt.Errorf("version %s: %s", version, a))
+	return backend.Fail(op, key, kind, a)
 }
 
 func (b *bucket) Get(ctx context.Context, key string, opts backend.GetOptions, fn func(backend.Info, io.Reader) error) error {

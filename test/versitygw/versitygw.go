@@ -106,8 +106,9 @@ func start(t testing.TB) *Server {
 		t.Fatalf("the S3 server needs extended attributes, which %s does not have (%v): set TMPDIR to a directory on ext4, xfs or btrfs", os.TempDir(), err)
 	}
 
-	cmd := exec.Command("/bin/sh", "-c", supervise, "sh",
-		bin, "--port", "127.0.0.1:0", "--keep-alive", "--region", s.Region, "posix", "--versioning-dir", versions, s.Dir)
+	// Without O_TMPFILE: with it, an overwrite shows a second name for a moment.
+	cmd := exec.Command("/bin/sh", "-c", supervise, "sh", bin, "--port", "127.0.0.1:0", "--keep-alive", "--region", s.Region,
+		"posix", "--disableotmp", "--versioning-dir", versions, s.Dir)
 	cmd.Env = append(os.Environ(), "ROOT="+root, "ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
 	cmd.Dir = root
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal is ours to pass on
