@@ -153,6 +153,7 @@ type OpenFlags struct {
 // RenameMode is the flag of Rename.
 type RenameMode int
 
+// The modes of Rename.
 const (
 	Replace   RenameMode = iota
 	NoReplace            // fail with ErrExist where the target exists
