@@ -45,8 +45,9 @@ type Rules struct {
 	// Errno are the files, or folders ending in '/', that may name errno values.
 	Errno []string
 
-	// Pauses are the files that may sleep between two looks at another
-	// process, which gives no event to wait for.
+	// Pauses are the files that may sleep: between two looks at another
+	// process, which gives no event to wait for, or because being slow is
+	// what is tested.
 	Pauses []string
 
 	// TestFolders are folders, ending in '/', whose files serve only tests:
