@@ -90,20 +90,39 @@ func newTester(t *testing.T, b backend.Backend) *tester {
 	s := &tester{T: t, b: b, caps: b.Caps(), ctx: t.Context()}
 	s.prefix = fmt.Sprintf("keifs-test-%s/%s/", rand.Text()[:8], name[strings.LastIndexByte(name, '/')+1:])
 	t.Cleanup(func() {
-		ctx := context.Background() // that of the test has ended
-		for info, err := range backend.ListRecursive(ctx, b, s.prefix) {
-			if err == nil {
-				err = b.Delete(ctx, info.Key, backend.Cond{})
-			}
-			if err != nil {
-				t.Errorf("cleaning up: %v", err)
-			}
-		}
+		s.removeAll(context.Background()) // that of the test has ended
 		if err := b.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
 	return s
+}
+
+// removeAll removes what the test has stored.
+func (s *tester) removeAll(ctx context.Context) {
+	var keys []string
+	for info, err := range backend.ListRecursive(ctx, s.b, s.prefix) {
+		if err != nil {
+			s.Errorf("cleaning up: %v", err)
+			return
+		}
+		keys = append(keys, info.Key)
+	}
+	batch, ok := backend.As[backend.BatchDeleter](s.b)
+	for part := range slices.Chunk(keys, 1000) {
+		if ok {
+			errs, err := batch.DeleteBatch(ctx, part)
+			if err = errors.Join(append(errs, err)...); err != nil {
+				s.Errorf("cleaning up: %v", err)
+			}
+			continue
+		}
+		for _, key := range part {
+			if err := s.b.Delete(ctx, key, backend.Cond{}); err != nil {
+				s.Errorf("cleaning up: %v", err)
+			}
+		}
+	}
 }
 
 // key is a key of this test.
