@@ -29,14 +29,25 @@ func TestScriptedSession(t *testing.T) {
 	h := s3Host(t, srv)
 	m := h.mount("s3://" + bucket)
 
-	t.Run("branch", func(t *testing.T) {
+	step := func(name string, do func()) {
+		if !t.Run(name, func(t *testing.T) {
+			parent := h.t
+			h.t = t
+			defer func() { h.t = parent }()
+			do()
+		}) {
+			t.FailNow() // later steps build on this one
+		}
+	}
+
+	step("branch", func() {
 		m.sh(".", `mkdir main; test "$(ls)" = main`)
 		out := h.run(keifs, "branch", "-C", m.dir)
 		if !strings.Contains(out, "main") {
-			t.Fatalf("keifs branch: %q", out)
+			h.t.Fatalf("keifs branch: %q", out)
 		}
 	})
-	t.Run("coreutils", func(t *testing.T) {
+	step("coreutils", func() {
 		m.sh("main", `
 			mkdir -p docs/deep/er
 			printf 'one\ntwo\n' > docs/a.txt
@@ -63,19 +74,19 @@ func TestScriptedSession(t *testing.T) {
 			mv docs papers; test -f papers/deep/er/c.txt; test ! -e docs
 			mkdir empty; rmdir empty; ! rmdir papers 2>/dev/null
 			! ln papers/a.txt hard 2>/dev/null`)
-		got := srv.Get(t, bucket, "main/papers/deep/er/c.txt")
+		got := srv.Get(h.t, bucket, "main/papers/deep/er/c.txt")
 		if string(got) != "one\nthree\nfour\n" {
-			t.Fatalf("in the bucket: %q", got)
+			h.t.Fatalf("in the bucket: %q", got)
 		}
 		want, err := os.ReadFile(m.path("main/big"))
 		if err != nil {
-			t.Fatal(err)
+			h.t.Fatal(err)
 		}
-		if !bytes.Equal(srv.Get(t, bucket, "main/big"), want) {
-			t.Fatal("big differs in the bucket")
+		if !bytes.Equal(srv.Get(h.t, bucket, "main/big"), want) {
+			h.t.Fatal("big differs in the bucket")
 		}
 	})
-	t.Run("tar", func(t *testing.T) {
+	step("tar", func() {
 		m.sh("main", `
 			mkdir tree; for i in $(seq 40); do mkdir -p tree/d$((i%7)); head -c $((i*997)) /dev/urandom > tree/d$((i%7))/f$i; done
 			chmod 600 tree/d1/f1; ln -s d1/f1 tree/sym
@@ -87,14 +98,14 @@ func TestScriptedSession(t *testing.T) {
 			sed -i 's/\(\.[0-9]*\)$//' /tmp/keifs-e2e-$$.1 /tmp/keifs-e2e-$$.2
 			diff /tmp/keifs-e2e-$$.1 /tmp/keifs-e2e-$$.2; rm /tmp/keifs-e2e-$$.[12]`)
 	})
-	t.Run("rsync", func(t *testing.T) {
+	step("rsync", func() {
 		m.sh("main", `
 			rsync -a tree/ synced/
 			diff -r tree synced
 			again=$(rsync -ai tree/ synced/)
 			test -z "$again" || { echo "second rsync copied: $again"; exit 1; }`)
 	})
-	t.Run("git", func(t *testing.T) {
+	step("git", func() {
 		m.sh("main", `
 			mkdir repo; cd repo; git init -q -b trunk .
 			cp -r ../tree .; git add .; git commit -qm one
@@ -104,14 +115,14 @@ func TestScriptedSession(t *testing.T) {
 			cd ..; git clone -q repo clone; cd clone; git fsck --strict
 			test -z "$(git status --porcelain)"; git gc -q; git fsck`)
 	})
-	t.Run("sqlite", func(t *testing.T) {
+	step("sqlite", func() {
 		m.sh("main", `
 			sqlite3 db.sqlite "create table t(a integer primary key, b text); with recursive n(i) as (select 1 union all select i+1 from n where i<2000) insert into t select i, hex(randomblob(20)) from n;"
 			for i in $(seq 20); do sqlite3 db.sqlite "update t set b=b||'x' where a%20=$i; delete from t where a=$i*7"; done
 			test "$(sqlite3 db.sqlite 'pragma integrity_check')" = ok
 			test "$(sqlite3 db.sqlite 'select count(*) from t')" = 1980`)
 	})
-	t.Run("zipfile", func(t *testing.T) {
+	step("zipfile", func() {
 		m.sh("main", `python3 - <<'EOF'
 import zipfile
 with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_DEFLATED) as z:
@@ -122,7 +133,7 @@ with zipfile.ZipFile("a.zip") as z:
     assert z.read("f7") == b"x7" * 1000 and z.read("late") == b"appended"
 EOF`)
 	})
-	t.Run("go build", func(t *testing.T) {
+	step("go build", func() {
 		m.sh("main", `
 			mkdir hello; cd hello
 			printf 'module example.test/hello\n\ngo 1.21\n' > go.mod
@@ -131,27 +142,27 @@ EOF`)
 			test "$(./hello 2>&1)" = "built in the mount"`)
 	})
 
-	t.Run("remount", func(t *testing.T) {
+	step("remount", func() {
 		list := `find . -not -path './.git/*' -printf '%P %y %m %U %G %s %l\n' | grep -v '^ ' | sort; find . -type f -printf '%P %T@\n' | sort; find . -type f -exec md5sum {} + | sort`
 		before := m.sh("main", list)
 		m.umount()
 		m.start("s3://" + bucket)
 		if after := m.sh("main", list); after != before {
-			t.Fatalf("the tree differs after a remount:\n%s", firstDifference(before, after))
+			h.t.Fatalf("the tree differs after a remount:\n%s", firstDifference(before, after))
 		}
 		m.sh("main", `cd repo && git fsck --strict && test -z "$(git status --porcelain)"; cd ..; test "$(sqlite3 db.sqlite 'pragma integrity_check')" = ok`)
 	})
-	t.Run("from outside", func(t *testing.T) {
-		srv.Put(t, bucket, "other/from/outside.txt", []byte("written by another tool"))
-		srv.Put(t, bucket, "readme.txt", []byte("outside every branch"))
+	step("from outside", func() {
+		srv.Put(h.t, bucket, "other/from/outside.txt", []byte("written by another tool"))
+		srv.Put(h.t, bucket, "readme.txt", []byte("outside every branch"))
 		m.sh(".", `
 			test "$(cat other/from/outside.txt)" = "written by another tool"
 			test "$(cat readme.txt)" = "outside every branch"
 			test "$(ls other)" = from
 			! touch newfile 2>/dev/null
 			echo changed > other/from/outside.txt`)
-		if got := srv.Get(t, bucket, "other/from/outside.txt"); string(got) != "changed\n" {
-			t.Fatalf("in the bucket: %q", got)
+		if got := srv.Get(h.t, bucket, "other/from/outside.txt"); string(got) != "changed\n" {
+			h.t.Fatalf("in the bucket: %q", got)
 		}
 	})
 }
