@@ -149,7 +149,7 @@ func (h *directHandle) CopyFrom(ctx context.Context, src File, srcOff, off, n in
 // SetAttr implements File.
 func (h *directHandle) SetAttr(ctx context.Context, change AttrChange) (Entry, error) {
 	f := h.f
-	if readOnly(f.store) || change.Size != nil && !h.write {
+	if f.store.opts.ReadOnly || change.Size != nil && !h.write {
 		return Entry{}, fmt.Errorf("%s: %w", f.path, ErrReadOnly)
 	}
 	release, err := f.claim(ctx)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
@@ -61,9 +62,12 @@ func TestPathLocksLetOnlyWhatConflictsWait(t *testing.T) {
 func TestPathLocksAreFairAndEndWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l pathLocks
+		var mu sync.Mutex
 		var order []string
 		claim := func(ctx context.Context, name, path string) {
 			release, err := l.tree(ctx, path)
+			mu.Lock()
+			defer mu.Unlock()
 			if err != nil {
 				order = append(order, name+" gave up")
 				if !errors.Is(err, context.Canceled) {
@@ -86,6 +90,7 @@ func TestPathLocksAreFairAndEndWithTheContext(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		release()
+		synctest.Wait()
 		if len(order) != 2 || order[0] != "tree gave up" || order[1] != "late" || len(l.claims) != 0 {
 			t.Errorf("%v, %d claims left", order, len(l.claims))
 		}

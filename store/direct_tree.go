@@ -28,13 +28,11 @@ func (t *directTree) writable() error {
 	if err := t.v.check(); err != nil {
 		return err
 	}
-	if readOnly(t.store) {
+	if t.store.opts.ReadOnly {
 		return fmt.Errorf("%s: %w", t.store.BackendName(), ErrReadOnly)
 	}
 	return nil
 }
-
-func readOnly(s *Store) bool { return false }
 
 // Lookup implements Tree.
 func (t *directTree) Lookup(ctx context.Context, p Path) (Entry, error) {

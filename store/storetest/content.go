@@ -192,7 +192,7 @@ func contents() []test {
 			e.close(f)
 		}},
 		{name: "a larger file is read and changed in pieces", run: func(e *env) {
-			want := make([]byte, 3<<20+17)
+			want := make([]byte, 1<<20+17)
 			for i := range want {
 				want[i] = byte(i * 7 >> 8)
 			}
@@ -206,13 +206,13 @@ func contents() []test {
 			e.remount()
 			f = e.openFile(e.tree, "big")
 			p := make([]byte, 1000)
-			for _, off := range []int64{2 << 20, 5, 1<<20 - 500, 3<<20 + 17 - 1000} {
+			for _, off := range []int64{700_000, 5, 1<<19 - 500, 1<<20 + 17 - 1000} {
 				n, err := f.ReadAt(e.ctx, p, off)
 				e.ok(err)
 				equal(e, "same", bytes.Equal(p[:n], want[off:off+1000]), true)
 			}
-			e.write(f, 1<<20, "changed")
-			copy(want[1<<20:], "changed")
+			e.write(f, 1<<19, "changed")
+			copy(want[1<<19:], "changed")
 			e.close(f)
 			data, _ = e.object("main/big")
 			equal(e, "same", data == string(want), true)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keifs/keifs/backend"
@@ -23,6 +24,7 @@ type env struct {
 	raw    backend.Backend // the bucket, as another S3 tool sees it
 	faults *fault.Injector // between every volume and the bucket
 	opts   store.Options   // of the next volume
+	probed atomic.Pointer[backend.Caps]
 
 	store *store.Store // of the volume opened last
 	vol   store.Volume
@@ -33,6 +35,7 @@ type env struct {
 func newEnv(t *testing.T, open Open, raw backend.Backend) *env {
 	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), open: open, raw: raw, faults: fault.New()}
 	e.opts.Host = "here"
+	e.opts.Probed = func(c backend.Caps) { e.probed.Store(&c) }
 	e.mount()
 	return e
 }
@@ -54,7 +57,9 @@ func (e *env) remount() {
 // volume opens another volume on the bucket: another host.
 func (e *env) volume() store.Volume {
 	e.t.Helper()
-	s, err := store.Open(e.ctx, e.faults.Wrap(e.raw), e.opts)
+	opts := e.opts
+	opts.Caps = e.probed.Load() // as a mount remembers it
+	s, err := store.Open(e.ctx, e.faults.Wrap(e.raw), opts)
 	e.ok(err)
 	e.store = s
 	v := e.open(e.t, s)
@@ -190,7 +195,7 @@ func (e *env) mkdir(tree store.Tree, name string) {
 // readAll reads a handle from its start to its end.
 func readAll(ctx context.Context, f store.File) (string, error) {
 	var all []byte
-	buf := make([]byte, 4096)
+	buf := make([]byte, 16<<10)
 	for {
 		n, err := f.ReadAt(ctx, buf, int64(len(all)))
 		all = append(all, buf[:n]...)

@@ -26,7 +26,7 @@ func Run(t *testing.T, open Open) {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
 			for _, c := range cases() {
-				if c.needs != nil && !c.needs(b.caps) || c.once && b.name != "mem" {
+				if c.needs != nil && !c.needs(b.caps) || c.once && b.name != "mem" || c.memory && b.name == "file" {
 					continue
 				}
 				t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, b.make(t))) })
@@ -75,10 +75,11 @@ func lesser(c *backend.Caps) {
 
 // test is one promise.
 type test struct {
-	name  string
-	needs func(backend.Caps) bool // of the bucket; nil: any will do
-	once  bool                    // only over the bucket in memory: the bucket makes no difference
-	run   func(e *env)
+	name   string
+	needs  func(backend.Caps) bool // of the bucket; nil: any will do
+	once   bool                    // only over the plain bucket in memory: the bucket makes no difference
+	memory bool                    // only over buckets in memory: thousands of requests, and a disk is slow
+	run    func(e *env)
 }
 
 func cases() []test {
