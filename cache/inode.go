@@ -34,6 +34,7 @@ type inode struct {
 	// mu is taken after t.mu. It is held for local work, never across requests.
 	mu      sync.Mutex
 	entry   store.Entry   // Version is the one that the content is based on
+	base    store.Entry   // what the bucket had, when it was last seen to have the inode
 	file    *stagedFile   // the content, if it is staged
 	origin  *origin       // the object that has the content, if it is a copy
 	busy    chan struct{} // closed when the content, now being staged or published, may be changed again

@@ -20,7 +20,7 @@ func (t *tree) Mknod(ctx context.Context, p store.Path, attr store.Attr, target 
 
 // make makes a new name in the bucket, unless an unpublished file has it.
 func (t *tree) make(ctx context.Context, p store.Path, fn func() (store.Entry, error)) (store.Entry, error) {
-	if err := t.c.check(); err != nil {
+	if err := t.writable(); err != nil {
 		return store.Entry{}, err
 	}
 	release, err := t.gate.take(ctx, exclusive(p))
@@ -48,7 +48,7 @@ func (t *tree) make(ctx context.Context, p store.Path, fn func() (store.Entry, e
 
 // Remove implements store.Tree. Once begun, it is not interrupted.
 func (t *tree) Remove(ctx context.Context, p store.Path) error {
-	if err := t.c.check(); err != nil {
+	if err := t.writable(); err != nil {
 		return err
 	}
 	release, err := t.gate.take(ctx, exclusive(p))
@@ -102,7 +102,7 @@ func (t *tree) unlink(in *inode) {
 
 // Rmdir implements store.Tree.
 func (t *tree) Rmdir(ctx context.Context, p store.Path) error {
-	if err := t.c.check(); err != nil {
+	if err := t.writable(); err != nil {
 		return err
 	}
 	release, err := t.gate.take(ctx, subtree(p))

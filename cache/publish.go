@@ -73,7 +73,7 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 	in.failed = err
 	switch {
 	case err == nil:
-		in.entry = e
+		in.entry, in.base = e, e
 		in.content, in.attrs, in.tried = false, false, false
 		in.setOriginLocked(nil)
 	case conflict != nil:

@@ -12,7 +12,7 @@ import (
 // first, so that the bucket can do the rename; then the open files follow.
 // Once begun, it is not interrupted.
 func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.RenameMode) error {
-	if err := t.c.check(); err != nil {
+	if err := t.writable(); err != nil {
 		return err
 	}
 	if from == to {
@@ -74,13 +74,14 @@ func (t *tree) prepare(ctx context.Context, from, to store.Path, mode store.Rena
 	if err != nil {
 		return nil, nil, err
 	}
-	if fileThere && mode == store.NoReplace {
-		return nil, nil, fmt.Errorf("%s: %w", to, store.ErrExist)
-	}
-	if fileThere && mode == store.Replace {
-		if e, err := t.Lookup(ctx, from); err != nil {
+	if fileThere && mode != store.Exchange { // which the bucket may not know
+		e, err := t.Lookup(ctx, from)
+		switch {
+		case err != nil:
 			return nil, nil, err
-		} else if e.IsDir() {
+		case mode == store.NoReplace:
+			return nil, nil, fmt.Errorf("%s: %w", to, store.ErrExist)
+		case e.IsDir():
 			return nil, nil, fmt.Errorf("%s: %w", to, store.ErrNotDir)
 		}
 	}
@@ -118,7 +119,7 @@ type move struct {
 	in       *inode
 	from, to store.Path
 	named    bool // it is what has the name, not one that somebody else has replaced
-	version  string
+	base     store.Entry
 }
 
 func (t *tree) moves(files []*inode, from, to store.Path) []move {
@@ -127,7 +128,7 @@ func (t *tree) moves(files []*inode, from, to store.Path) []move {
 	var all []move
 	for _, in := range files {
 		in.mu.Lock()
-		all = append(all, move{in, in.path, in.path.Rebase(from, to), t.names[in.path] == in, in.entry.Version})
+		all = append(all, move{in, in.path, in.path.Rebase(from, to), t.names[in.path] == in, in.base})
 		in.mu.Unlock()
 	}
 	return all
@@ -153,9 +154,9 @@ func (t *tree) follow(ctx context.Context, moves []move, doubt bool) {
 		// old version stays: with it nothing of theirs can be read or
 		// overwritten.
 		e, err := t.store.Head(ctx, m.to)
-		if err == nil && sameFile(m.in.stat(), e) {
+		if err == nil && sameFile(m.base, e) {
 			t.c.meta.put(t.Name(), m.to, e)
-			m.version = e.Version
+			m.base = e
 		} else if doubt {
 			continue
 		}
@@ -182,7 +183,7 @@ func (t *tree) arrive(moves []move) {
 			t.names[m.to] = m.in
 		}
 		m.in.mu.Lock()
-		m.in.path, m.in.entry.Version = m.to, m.version
+		m.in.path, m.in.base, m.in.entry.Version = m.to, m.base, m.base.Version
 		m.in.mu.Unlock()
 	}
 }

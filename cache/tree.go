@@ -31,12 +31,23 @@ var _ store.Tree = (*tree)(nil)
 // Name implements store.Tree.
 func (t *tree) Name() string { return t.store.CurrentBranch() }
 
-// changeable says whether anything can be changed here at all.
+// writable refuses at once what could never be published.
+func (t *tree) writable() error {
+	if err := t.c.check(); err != nil {
+		return err
+	}
+	if t.store.ReadOnly() {
+		return fmt.Errorf("%s: %w", t.store.BackendName(), store.ErrReadOnly)
+	}
+	return nil
+}
+
+// changeable is writable for files, which only branches have.
 func (t *tree) changeable() error {
 	if t.Name() == "" {
 		return store.ErrOutsideBranch
 	}
-	return t.c.check()
+	return t.writable()
 }
 
 // named returns the open file of that name.
@@ -247,15 +258,15 @@ func (in *inode) isLocked(e store.Entry, asked uint64) bool {
 	if in.entry.Version != e.Version {
 		return false
 	}
-	if in.busy == nil && !in.fresh {
-		in.entry = e
+	if in.busy == nil {
+		in.entry, in.base = e, e
 	}
 	return true
 }
 
 // addLocked makes an inode of that name.
 func (t *tree) addLocked(p store.Path, e store.Entry) *inode {
-	in := &inode{t: t, path: p, entry: e}
+	in := &inode{t: t, path: p, entry: e, base: e}
 	t.names[p] = in
 	t.inodes[in] = struct{}{}
 	return in
