@@ -33,8 +33,8 @@ type assembly struct {
 }
 
 type part struct {
-	sent   *temp // nil for a copied part
-	from   *object
+	sent   *temp   // its file is closed: there may be thousands
+	copied *object // or the source
 	off, n int64
 }
 
@@ -50,14 +50,12 @@ func (a *assembly) PutPart(ctx context.Context, number int, src backend.Source) 
 		t.discard()
 		return err
 	}
-	o, err := stat(a.key, t.f)
-	if err == nil {
-		err = a.add("putpart", number, part{sent: t, from: o, n: o.size()})
-	}
-	if err != nil {
+	t.f.Close()
+	if err := a.add("putpart", number, part{sent: t, n: src.Size()}); err != nil {
 		t.discard()
+		return err
 	}
-	return a.b.fail("putpart", a.key, err)
+	return nil
 }
 
 func (a *assembly) CopyPart(ctx context.Context, number int, key, etag string, offset, length int64) error {
@@ -74,7 +72,7 @@ func (a *assembly) CopyPart(ctx context.Context, number int, key, etag string, o
 	case offset < 0 || length < 0 || offset > o.size() || length > o.size()-offset:
 		err = backend.Fail("copypart", key, backend.ErrInvalid, fmt.Errorf("range %d+%d of %d bytes", offset, length, o.size()))
 	default:
-		err = a.add("copypart", number, part{from: o, off: offset, n: length})
+		err = a.add("copypart", number, part{copied: o, off: offset, n: length})
 	}
 	if err != nil {
 		o.f.Close()
@@ -104,14 +102,14 @@ func (a *assembly) add(op string, number int, p part) error {
 	if a.ended {
 		return backend.Fail(op, a.key, backend.ErrInvalid, errEnded)
 	}
-	if p.sent == nil {
+	if p.copied != nil {
 		// Many parts of one source need only one open file.
-		id := p.from.key + "\x00" + p.from.etag()
+		id := p.copied.key + "\x00" + p.copied.etag()
 		if have := a.sources[id]; have != nil {
-			p.from.f.Close()
-			p.from = have
+			p.copied.f.Close()
+			p.copied = have
 		} else {
-			a.sources[id] = p.from
+			a.sources[id] = p.copied
 		}
 	}
 	if old := a.parts[number]; old.sent != nil {
@@ -144,7 +142,7 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 		if !ok {
 			return backend.Info{}, backend.Fail("complete", a.key, backend.ErrInvalid, fmt.Errorf("no part %d", number+1))
 		}
-		if err := copyRange(ctx, t.f, size, p.from, p.off, p.n); err != nil {
+		if err := p.copyTo(ctx, t, size); err != nil {
 			return backend.Info{}, a.b.fail("complete", a.key, err)
 		}
 		size += p.n
@@ -154,6 +152,23 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 		a.endLocked()
 	}
 	return info, a.b.fail("complete", a.key, err)
+}
+
+// copyTo copies the part into t at that offset.
+func (p part) copyTo(ctx context.Context, t *temp, off int64) error {
+	if p.copied != nil {
+		return copyRange(ctx, t.f, off, p.copied, p.off, p.n)
+	}
+	f, err := openFile(p.sent.ws.owner, p.sent.name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	o, err := stat(p.sent.name, f)
+	if err != nil {
+		return err
+	}
+	return copyRange(ctx, t.f, off, o, 0, p.n)
 }
 
 func (a *assembly) Abort(ctx context.Context) error {

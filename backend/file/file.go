@@ -33,7 +33,8 @@ type Options struct {
 // It returns ErrNoBucket when the directory is not there.
 //
 // Any number of processes may have the same directory open; conditions hold
-// between them.
+// between them. They hold against changes of other tools as well, but for one
+// that happens at the very moment of a conditional overwrite or delete.
 func Open(dir string, opts Options) (backend.Backend, error) {
 	b, err := open(dir, opts)
 	if err != nil {

@@ -90,6 +90,17 @@ func TestObjectsArePlainFiles(t *testing.T) {
 	lists(t, b, "dir/a file", "other/sub/f")
 }
 
+func TestReplacedFileKeepsItsPermissions(t *testing.T) {
+	root := t.TempDir()
+	b := open(t, root)
+	put(t, b, "a", "one")
+	must(t, os.Chmod(filepath.Join(root, "a"), 0o600))
+	put(t, b, "a", "two")
+	if st, err := os.Stat(filepath.Join(root, "a")); err != nil || st.Mode() != 0o600 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
 func TestEveryWriteHasAnETagOfItsOwn(t *testing.T) {
 	root := t.TempDir()
 	b := open(t, root)

@@ -185,14 +185,17 @@ func (l *lister) some(parent *os.File, name string) (bool, error) {
 	if r.marker {
 		return true, nil
 	}
-	entries, err := readNames(dir, 0)
+	// Mostly the first names tell, however many there are.
+	isFile := func(e dirent) bool { return e.kind == unix.DT_REG }
+	entries, err := readNames(dir, 1)
 	if err != nil || len(entries) == 0 {
 		return err == nil && !r.known, err
 	}
-	for _, e := range entries {
-		if e.kind == unix.DT_REG {
-			return true, nil
-		}
+	if slices.ContainsFunc(entries, isFile) {
+		return true, nil
+	}
+	if entries, err = readNames(dir, 0); err != nil || slices.ContainsFunc(entries, isFile) {
+		return err == nil, err
 	}
 	for _, e := range entries {
 		if e.kind == unix.DT_DIR {

@@ -127,7 +127,13 @@ func (b *bucket) finish(ctx context.Context, key string, t *temp, r record, cond
 	if err != nil {
 		return backend.Info{}, err
 	}
-	if err := b.place(ctx, key, cond, func(dir *os.File, name string) error { return t.publish(dir, name, cond.IfAbsent) }); err != nil {
+	err = b.place(ctx, key, cond, func(dir *os.File, name string) error {
+		if err := t.adopt(dir, name); err != nil {
+			return err
+		}
+		return t.publish(dir, name, cond.IfAbsent)
+	})
+	if err != nil {
 		return backend.Info{}, err
 	}
 	return o.info(), nil

@@ -58,8 +58,8 @@ func makeDir(dir *os.File, name string) (*os.File, error) {
 	return openDir(dir, name)
 }
 
-// openFile opens a regular file for reading. What is no regular file may be
-// ENOENT, and opening it has no effect on it.
+// openFile opens a regular file for reading. Of anything else it opens, the
+// caller sees by its mode what it is; it never waits for a pipe's other end.
 func openFile(dir *os.File, name string) (*os.File, error) {
 	fd, err := openFileFd(dir, name)
 	if err != nil {

@@ -176,10 +176,10 @@ func (b *bucket) settleFolder(ctx context.Context, dir, next *os.File, key strin
 	return next.Sync()
 }
 
-// ignorePermission is for records of directories that belong to others: they
-// are a help, and the store is right without.
+// ignorePermission is for what is a help, and the store is right without: the
+// records of directories that belong to others, and the owners of files.
 func ignorePermission(err error) error {
-	if kind(err) == backend.ErrPermission {
+	if err != nil && kind(err) == backend.ErrPermission {
 		return nil
 	}
 	return err

@@ -45,10 +45,7 @@ func (b *bucket) workspace() (*workspace, error) {
 	if b.ws != nil && !removed(b.ws.owner) && !removed(b.ws.locks) {
 		return b.ws, nil
 	}
-	if b.ws != nil {
-		b.ws.close()
-		b.ws = nil
-	}
+	// Requests under way may still use the old one, which is not closed here.
 	ws, err := newWorkspace(b.root)
 	if err != nil {
 		return nil, err
@@ -225,6 +222,25 @@ func publish(from *os.File, name string, dir *os.File, target string, exclusive 
 	err := renameAt(from, name, dir, target, 0)
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.EILSEQ // a name that this file system cannot have
+	}
+	return err
+}
+
+// adopt gives it the permissions of the file it is about to replace, so that
+// what somebody has made private stays so.
+func (t *temp) adopt(dir *os.File, name string) error {
+	old, err := statAt(dir, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 { // others can only write as themselves
+		err = ignorePermission(again(func() error { return unix.Fchown(int(t.f.Fd()), int(old.Uid), int(old.Gid)) }))
+	}
+	if err == nil {
+		err = ignorePermission(again(func() error { return unix.Fchmod(int(t.f.Fd()), old.Mode&0o777) }))
 	}
 	return err
 }
