@@ -36,8 +36,8 @@ const (
 	googAtime    = "goog-reserved-file-atime"
 )
 
-// Metadata by which other tools make a symbolic link. It stays, since the
-// target is in it.
+// Metadata by which other tools make a symbolic link. It stays as long as it
+// is one, since the target is in it.
 const (
 	gcsfuseTarget = "gcsfuse_symlink_target"
 	geesefsTarget = "--symlink-target" // percent-encoded
@@ -57,6 +57,10 @@ func isOwn(name string) bool {
 // isDigest says whether the metadata of another tool describes the content,
 // and so is wrong after a change: of rclone and of s3cmd.
 func isDigest(name string) bool { return name == "md5chksum" || name == "s3cmd-attrs" }
+
+func isLink(name string) bool {
+	return name == gcsfuseTarget || name == geesefsTarget || name == googSymlink
+}
 
 // decode reads the attributes of an object. What makes no sense is ignored.
 func (o *Options) decode(info backend.Info, dir bool) Attr {
@@ -105,9 +109,11 @@ func withType(mode, other uint32) uint32 {
 func (o *Options) encode(a Attr, changed bool) map[string]string {
 	m := map[string]string{}
 	for name, value := range a.Foreign {
+		if isOwn(name) || changed && isDigest(name) || isLink(name) && a.Mode&ModeType != ModeSymlink {
+			continue
+		}
 		// Of what a store hands out, not everything is accepted again.
-		one := map[string]string{name: value}
-		if !isOwn(name) && !(changed && isDigest(name)) && (backend.Caps{}).CheckMetadata("", "", one) == nil {
+		if (backend.Caps{}).CheckMetadata("", "", map[string]string{name: value}) == nil {
 			m[name] = value
 		}
 	}

@@ -119,11 +119,15 @@ func (c *core) notShown(key string) {
 // maxMarkers bounds what is remembered of markers.
 const maxMarkers = 1 << 14
 
-// knowMarker notes that a directory has a marker, so that removing from it
-// needs no look whether it would vanish.
-func (c *core) knowMarker(dir string) {
+// noteMarker remembers that a directory has a marker, so that removing from
+// it needs no look whether it would vanish, or that it has none.
+func (c *core) noteMarker(dir string, there bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !there {
+		delete(c.markers, dir)
+		return
+	}
 	if len(c.markers) >= maxMarkers {
 		clear(c.markers)
 	}

@@ -67,7 +67,7 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 		}
 		switch {
 		case err == nil && f.IsDir():
-			s.knowMarker(pl.dir)
+			s.noteMarker(pl.dir, true)
 			info.Metadata, info.ContentType = metadata, f.ContentType
 			if info.ModTime.IsZero() {
 				info.ModTime = time.Now()
@@ -118,7 +118,7 @@ func (s *Store) Mkdir(ctx context.Context, p Path, attr Attr) (Entry, error) {
 	case err != nil:
 		return Entry{}, fail("mkdir", p, err)
 	}
-	s.knowMarker(pl.dir)
+	s.noteMarker(pl.dir, true)
 	if info.Metadata = metadata; !caps.Metadata {
 		info.Metadata = nil
 	}
@@ -275,7 +275,7 @@ func (s *Store) lastIn(ctx context.Context, child place) (bool, error) {
 		}
 		for _, info := range page.Objects {
 			if info.Key == pl.dir && info.Size == 0 {
-				s.knowMarker(pl.dir)
+				s.noteMarker(pl.dir, true)
 			}
 			if info.Key != child.key {
 				return false, nil
@@ -305,7 +305,7 @@ func (s *Store) keepDir(ctx context.Context, caps backend.Caps, dir Path) error 
 	if err != nil && !errors.Is(err, backend.ErrPrecondition) {
 		return fail("keep", dir, err)
 	}
-	s.knowMarker(pl.dir)
+	s.noteMarker(pl.dir, true)
 	return nil
 }
 

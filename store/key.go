@@ -25,7 +25,7 @@ import (
 // escapeMark begins every encoded component.
 const escapeMark = "%!"
 
-// escape encodes s so that it can stand in the other world. It is injective,
+// escape encodes a component so that it can stand in the other world. It is injective,
 // and [unescape] undoes it.
 func escape(s string) string {
 	dots := s == "." || s == ".."
@@ -34,7 +34,7 @@ func escape(s string) string {
 	b.WriteString(escapeMark)
 	for i := range len(s) {
 		c := s[i]
-		if c == '%' || c == '/' || c < ' ' || c == 0x7f || dots || raw && c >= utf8.RuneSelf {
+		if c == '%' || c < ' ' || c == 0x7f || dots || raw && c >= utf8.RuneSelf {
 			fmt.Fprintf(&b, "%%%02X", c)
 		} else {
 			b.WriteByte(c)
@@ -43,7 +43,8 @@ func escape(s string) string {
 	return b.String()
 }
 
-// unescape decodes what escape made; ok is false for anything else.
+// unescape decodes what escape made of a component; ok is false for anything
+// else, so that no name can hide a '/'.
 func unescape(s string) (decoded string, ok bool) {
 	rest, ok := strings.CutPrefix(s, escapeMark)
 	if !ok {
@@ -65,7 +66,8 @@ func unescape(s string) (decoded string, ok bool) {
 		b.WriteByte(c[0])
 		i += 2
 	}
-	return b.String(), escape(b.String()) == s
+	decoded = b.String()
+	return decoded, escape(decoded) == s && !strings.Contains(decoded, "/")
 }
 
 // impossible says whether POSIX has no such name, or not as text.

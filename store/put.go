@@ -32,11 +32,11 @@ var errSource = errors.New("the source was changed by somebody else")
 // put stores an object under a condition. It goes in parts where it is large;
 // where the bucket does not honour the condition, it is checked before.
 func (s *Store) put(ctx context.Context, caps backend.Caps, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {
-	if err := caps.CheckMetadata("put", key, opts.Metadata); err != nil {
-		return backend.Info{}, err
-	}
 	if !caps.Metadata {
 		opts.Metadata = nil
+	}
+	if err := caps.CheckMetadata("put", key, opts.Metadata); err != nil {
+		return backend.Info{}, err
 	}
 	size := src.Size()
 	fits := caps.MaxPut == 0 || size <= caps.MaxPut
@@ -150,6 +150,9 @@ func (s *Store) assemble(ctx context.Context, assembler backend.Assembler, key s
 // still be that version, else errSource. cheap is for many at a time: where
 // the store's copy does not honour the condition, it goes without.
 func (s *Store) transfer(ctx context.Context, caps backend.Caps, src backend.Info, dst string, opts backend.PutOptions, cheap bool) (backend.Info, error) {
+	if !caps.Metadata {
+		opts.Metadata = nil
+	}
 	if err := caps.CheckMetadata("copy", dst, opts.Metadata); err != nil {
 		return backend.Info{}, err
 	}
@@ -176,9 +179,6 @@ func (s *Store) transferOnce(ctx context.Context, caps backend.Caps, src backend
 	unconditional := opts.Cond == backend.Cond{}
 
 	copyOpts := backend.CopyOptions{SourceETag: src.ETag, Cond: opts.Cond, Metadata: opts.Metadata}
-	if !caps.Metadata {
-		opts.Metadata, copyOpts.Metadata = nil, nil
-	}
 	switch {
 	case byCopy && (unconditional || caps.CondCopy):
 		return copier.Copy(ctx, src.Key, dst, copyOpts)

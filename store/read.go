@@ -161,9 +161,10 @@ func (s *Store) lookDir(ctx context.Context, pl place) (found, error) {
 	info, err := s.b.Stat(ctx, pl.dir)
 	switch {
 	case err == nil && info.Size == 0:
-		s.knowMarker(pl.dir)
+		s.noteMarker(pl.dir, true)
 		return s.dirFound(pl.path, &info), nil
 	case err == nil, errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrBadKey):
+		s.noteMarker(pl.dir, false)
 		return s.dirFound(pl.path, nil), nil
 	}
 	return found{}, err
@@ -211,7 +212,7 @@ func (s *Store) list(ctx context.Context, dir Path) ([]Entry, error) {
 	}
 	var objects []backend.Info
 	prefixes := map[string]struct{}{} // by component
-	empty := true
+	empty, marker := true, false
 	for e, err := range backend.List(ctx, s.b, pl.dir) {
 		if err != nil {
 			return nil, err
@@ -226,11 +227,12 @@ func (s *Store) list(ctx context.Context, dir Path) ([]Entry, error) {
 		case e.Prefix:
 			prefixes[strings.TrimSuffix(component, "/")] = struct{}{}
 		case component == "" && e.Size == 0:
-			s.knowMarker(pl.dir)
+			marker = true
 		default:
 			objects = append(objects, e.Info)
 		}
 	}
+	s.noteMarker(pl.dir, marker)
 	if pl.dir == "" {
 		for name, err := range s.refs(ctx) {
 			if err != nil {

@@ -32,7 +32,7 @@ func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) erro
 		return err
 	}
 	var old, target found
-	var taken bool
+	var taken, last bool
 	err = together(
 		func() (err error) { old, err = s.look(ctx, from); return err },
 		func() (err error) {
@@ -43,11 +43,17 @@ func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) erro
 			}
 			return err
 		},
-		func() error {
-			if from.Dir() == to.Dir() {
-				return nil
+		func() (err error) {
+			if from.Dir() != to.Dir() {
+				err = s.parentThere(ctx, to)
 			}
-			return s.parentThere(ctx, to)
+			return err
+		},
+		func() (err error) {
+			if from.Dir() != to.Dir() {
+				last, err = s.lastIn(ctx, src)
+			}
+			return err
 		},
 	)
 	switch {
@@ -74,28 +80,23 @@ func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) erro
 		if err := dst.creatable(); err != nil {
 			return err
 		}
+	} else if old.IsDir() {
+		if err := s.emptyDir(ctx, dst); err != nil {
+			return err
+		}
+	}
+	if last {
+		if err := s.keepDir(ctx, caps, from.Dir()); err != nil {
+			return err
+		}
 	}
 	if old.IsDir() {
-		if taken {
-			if err := s.emptyDir(ctx, dst); err != nil {
-				return err
-			}
-		}
 		return s.renameDir(ctx, caps, src, dst, target.Marker)
 	}
 	return s.renameFile(ctx, caps, src, dst, old, mode)
 }
 
 func (s *Store) renameFile(ctx context.Context, caps backend.Caps, src, dst place, old found, mode RenameMode) error {
-	last, err := s.lastIn(ctx, src)
-	if err != nil {
-		return err
-	}
-	if last && src.path.Dir() != dst.path.Dir() {
-		if err := s.keepDir(ctx, caps, src.path.Dir()); err != nil {
-			return err
-		}
-	}
 	var cond backend.Cond
 	if mode == NoReplace {
 		cond.IfAbsent = true
@@ -237,7 +238,8 @@ func (s *Store) exchange(ctx context.Context, caps backend.Caps, a, b place, inA
 		s.discard(ctx, caps, saved)
 		return stale("exchange", b.path, err)
 	}
-	return fail("exchange", third.path, s.removeVersion(ctx, caps, third.key, saved.ETag))
+	s.discard(ctx, caps, saved)
+	return nil
 }
 
 // discard removes a copy that is not needed after all.

@@ -28,15 +28,6 @@ const (
 // moment of the deletion, which has no conditions when it is done in batches.
 // replaces: dst is an empty directory with a marker.
 func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place, replaces bool) error {
-	last, err := s.lastIn(ctx, src)
-	if err != nil {
-		return err
-	}
-	if last && src.path.Dir() != dst.path.Dir() {
-		if err := s.keepDir(ctx, caps, src.path.Dir()); err != nil {
-			return err
-		}
-	}
 	m := &dirMove{Store: s, caps: caps, from: src.dir, to: dst.dir, copied: map[string]string{}, made: map[string]string{}}
 	if err := m.copyAll(ctx); err != nil {
 		m.undo(ctx)
