@@ -29,6 +29,9 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	}
 	defer release()
 	if from.Contains(to) || to.Contains(from) {
+		if err := t.publishBelow(ctx, from); err != nil {
+			return err
+		}
 		return t.store.Rename(ctx, from, to, mode) // which refuses
 	}
 	sources, targets, err := t.prepare(ctx, from, to, mode)
@@ -70,32 +73,11 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 // prepare publishes what moves, and gives what is replaced to its handles. It
 // returns the open files that move and those that they replace or swap with.
 func (t *tree) prepare(ctx context.Context, from, to store.Path, mode store.RenameMode) (sources, targets []*inode, err error) {
-	_, fileThere, err := t.unpublished(to)
-	if err != nil {
+	if err := t.refuse(ctx, from, to, mode); err != nil {
 		return nil, nil, err
 	}
-	if fileThere && mode != store.Exchange { // which the bucket may not know
-		e, err := t.Lookup(ctx, from)
-		switch {
-		case err != nil:
-			return nil, nil, err
-		case mode == store.NoReplace:
-			return nil, nil, fmt.Errorf("%s: %w", to, store.ErrExist)
-		case e.IsDir():
-			return nil, nil, fmt.Errorf("%s: %w", to, store.ErrNotDir)
-		}
-	}
-	if !fileThere && mode == store.Replace && t.unpublishedBelow(to) {
-		return nil, nil, fmt.Errorf("%s: %w", to, store.ErrNotEmpty)
-	}
-	sources = t.below(from)
-	for _, in := range sources {
-		if t.named(in.where()) != in {
-			continue // its content is not what has the name
-		}
-		if err := in.publishClaimed(ctx, in.where()); err != nil {
-			return nil, nil, err
-		}
+	if err := t.publishBelow(ctx, from); err != nil {
+		return nil, nil, err
 	}
 	for _, in := range t.below(to) {
 		if t.named(in.where()) != in {
@@ -111,7 +93,48 @@ func (t *tree) prepare(ctx context.Context, from, to store.Path, mode store.Rena
 			return nil, nil, err
 		}
 	}
-	return sources, targets, nil
+	return t.below(from), targets, nil
+}
+
+// refuse returns the error of a rename that must not be because of a file that
+// the bucket does not have.
+func (t *tree) refuse(ctx context.Context, from, to store.Path, mode store.RenameMode) error {
+	_, file, err := t.unpublished(to)
+	if err != nil {
+		return err
+	}
+	full := !file && t.unpublishedBelow(to)
+	if mode == store.Exchange || !file && !full {
+		return nil
+	}
+	e, err := t.Lookup(ctx, from)
+	switch {
+	case err != nil:
+		return err
+	case mode == store.NoReplace:
+		return fmt.Errorf("%s: %w", to, store.ErrExist)
+	case full && e.IsDir():
+		return fmt.Errorf("%s: %w", to, store.ErrNotEmpty)
+	case full:
+		return fmt.Errorf("%s: %w", to, store.ErrIsDir)
+	case e.IsDir():
+		return fmt.Errorf("%s: %w", to, store.ErrNotDir)
+	}
+	return nil
+}
+
+// publishBelow publishes what has its name at p or below it, which is claimed.
+func (t *tree) publishBelow(ctx context.Context, p store.Path) error {
+	for _, in := range t.below(p) {
+		path := in.where()
+		if t.named(path) != in {
+			continue // somebody else's content has the name
+		}
+		if err := in.publishClaimed(ctx, path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // move is an open file on its way to another path.
