@@ -21,8 +21,8 @@ const (
 	metaGID   = "gid"
 	metaMtime = "mtime" // seconds, a point, nine digits; with rclone --metadata RFC 3339
 	metaAtime = "atime"
+	metaCtime = "ctime" // as mtime: the time of the object is in whole seconds, and of the store's clock
 	metaXattr = "xattr" // percent-encoded JSON, {"name": "base64"}
-	metaCtime = "ctime" // of s3fs: ours is the time of the object
 
 	// metaNonce tells who won an exclusive create whose answer got lost. It
 	// is gone with the first change of the file.
@@ -83,6 +83,7 @@ func (o *Options) decode(info backend.Info, dir bool) Attr {
 	a.GID = parseID(a.GID, m[googGID], m[metaGID])
 	a.Mtime = parseTimes(a.Mtime, m[googMtime], m[gcsfuseMtime], m[metaMtime])
 	a.Atime = parseTimes(a.Atime, m[googAtime], m[metaAtime])
+	a.Ctime = parseTimes(a.Ctime, m[metaCtime])
 	a.Xattrs = parseXattrs(m[metaXattr])
 	for name, value := range m {
 		if isOwn(name) {
@@ -130,7 +131,7 @@ func (o *Options) encode(a Attr, changed bool) map[string]string {
 	if a.GID != o.GID {
 		m[metaGID] = strconv.FormatUint(uint64(a.GID), 10)
 	}
-	m[metaMtime] = formatTime(a.Mtime)
+	m[metaMtime], m[metaCtime] = formatTime(a.Mtime), formatTime(a.Ctime)
 	if !a.Atime.IsZero() && !a.Atime.Equal(a.Mtime) {
 		m[metaAtime] = formatTime(a.Atime)
 	}
@@ -147,10 +148,35 @@ func (a Attr) normal(kind uint32) Attr {
 	if kind == ModeSymlink {
 		a.Mode = kind | 0o777
 	}
+	now := time.Now()
 	if a.Mtime.IsZero() {
-		a.Mtime = time.Now()
+		a.Mtime = now
+	}
+	if a.Ctime.IsZero() {
+		a.Ctime = now
 	}
 	return a
+}
+
+// sameAttributes says whether two objects have the same metadata, but for
+// when they got it and who made them.
+func sameAttributes(a, b map[string]string) bool {
+	strip := func(m map[string]string) map[string]string {
+		m = maps.Clone(m)
+		delete(m, metaCtime)
+		delete(m, metaNonce)
+		return m
+	}
+	return maps.Equal(strip(a), strip(b))
+}
+
+// CheckAttr returns ErrTooBig for attributes that this bucket cannot keep.
+func (s *Store) CheckAttr(a Attr) error {
+	err := s.b.Caps().CheckMetadata("put", "", s.opts.encode(a, false))
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrTooBig, err)
+	}
+	return nil
 }
 
 // parseMode reads a mode. Tools write st_mode in decimal (s3fs, geesefs, this

@@ -33,6 +33,8 @@ func TestAttributesSurviveTheBucket(t *testing.T) {
 		{Attr{Mode: ModeFIFO | 0o600, UID: 1000, GID: 1000, Mtime: at, Foreign: map[string]string{"owner": "me"}},
 			map[string]string{"mode": "4480", "mtime": "1700000000.123456789", "owner": "me"}},
 	} {
+		c.attr.Ctime = time.Unix(1700000001, 5)
+		c.want["ctime"] = "1700000001.000000005"
 		m := o.encode(c.attr, true)
 		if !maps.Equal(m, c.want) {
 			t.Errorf("%+v is written as %v, want %v", c.attr, m, c.want)
@@ -42,7 +44,6 @@ func TestAttributesSurviveTheBucket(t *testing.T) {
 		}
 		got := o.decode(backend.Info{Metadata: m, ModTime: time.Unix(9, 0)}, c.attr.Mode&ModeType == ModeDir)
 		want := c.attr
-		want.Ctime = time.Unix(9, 0)
 		if want.Atime.Equal(want.Mtime) {
 			want.Atime = time.Time{}
 		}
@@ -60,10 +61,10 @@ func TestAttributesOfOtherToolsAreUnderstood(t *testing.T) {
 		name     string
 		metadata map[string]string
 		dir      bool
-		want     Attr
+		want     Attr // without a Ctime, that of the object
 	}{
 		{"s3fs, a file", map[string]string{"mode": "33204", "uid": "1001", "gid": "1002", "mtime": "1683824051.523399602", "ctime": "1683824052", "atime": "1683824053.000000001"}, false,
-			Attr{Mode: 0o100664, UID: 1001, GID: 1002, Mtime: date, Atime: time.Unix(1683824053, 1)}},
+			Attr{Mode: 0o100664, UID: 1001, GID: 1002, Mtime: date, Ctime: time.Unix(1683824052, 0), Atime: time.Unix(1683824053, 1)}},
 		{"s3fs, a directory", map[string]string{"mode": "16893", "uid": "0", "gid": "0", "mtime": "1683824051"}, true,
 			Attr{Mode: 0o040775, Mtime: time.Unix(1683824051, 0)}},
 		{"s3fs, a symbolic link", map[string]string{"mode": "41471", "uid": "0", "gid": "0", "mtime": "1683824051"}, false,
@@ -103,10 +104,15 @@ func TestAttributesOfOtherToolsAreUnderstood(t *testing.T) {
 		if c.want.Mtime.IsZero() {
 			c.want.Mtime = mod
 		}
-		if !got.Mtime.Equal(c.want.Mtime) || !got.Atime.Equal(c.want.Atime) || !got.Ctime.Equal(mod) {
+		if c.want.Ctime.IsZero() {
+			c.want.Ctime = mod
+		}
+		if !got.Mtime.Equal(c.want.Mtime) || !got.Atime.Equal(c.want.Atime) || !got.Ctime.Equal(c.want.Ctime) {
 			t.Errorf("%s: times %v %v %v", c.name, got.Mtime, got.Atime, got.Ctime)
 		}
-		got.Mtime, got.Atime, got.Ctime, c.want.Mtime, c.want.Atime = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		for _, a := range []*Attr{&got, &c.want} {
+			a.Mtime, a.Atime, a.Ctime = time.Time{}, time.Time{}, time.Time{}
+		}
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s:\n%+v, want\n%+v", c.name, got, c.want)
 		}
@@ -116,10 +122,10 @@ func TestAttributesOfOtherToolsAreUnderstood(t *testing.T) {
 func TestDigestsOfOtherToolsGoWithTheContent(t *testing.T) {
 	a := Attr{Mode: ModeRegular | 0o644, Foreign: map[string]string{"md5chksum": "x", "kept": "y", "bad": "tab\t", "gcsfuse_mtime": "z"}}
 	o := &Options{FileMode: 0o644}
-	if m := o.encode(a, true); m["md5chksum"] != "" || m["kept"] != "y" || len(m) != 2 {
+	if m := o.encode(a, true); m["md5chksum"] != "" || m["kept"] != "y" || len(m) != 3 {
 		t.Errorf("changed: %v", m)
 	}
-	if m := o.encode(a, false); m["md5chksum"] != "x" || m["kept"] != "y" || len(m) != 3 {
+	if m := o.encode(a, false); m["md5chksum"] != "x" || m["kept"] != "y" || len(m) != 4 {
 		t.Errorf("unchanged: %v", m)
 	}
 }
@@ -188,7 +194,7 @@ func FuzzAttributes(f *testing.F) {
 			t.Fatal(err)
 		}
 		b := o.decode(backend.Info{Metadata: m, ModTime: time.Unix(2, 0)}, dir)
-		if a.Mode != b.Mode || a.UID != b.UID || a.GID != b.GID || !a.Mtime.Equal(b.Mtime) ||
+		if a.Mode != b.Mode || a.UID != b.UID || a.GID != b.GID || !a.Mtime.Equal(b.Mtime) || !a.Ctime.Equal(b.Ctime) ||
 			len(a.Xattrs) != len(b.Xattrs) || len(a.Xattrs) > 0 && !reflect.DeepEqual(a.Xattrs, b.Xattrs) {
 			t.Fatalf("%+v\nis written as %v\nand read as %+v", a, m, b)
 		}

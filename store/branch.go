@@ -115,39 +115,3 @@ func (c *core) notShown(key string) {
 		c.unnameable[key] = struct{}{}
 	}
 }
-
-// maxMarkers bounds what is remembered of markers.
-const maxMarkers = 1 << 14
-
-// noteMarker remembers that a directory has a marker, so that removing from
-// it needs no look whether it would vanish, or that it has none.
-func (c *core) noteMarker(dir string, there bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !there {
-		delete(c.markers, dir)
-		return
-	}
-	if len(c.markers) >= maxMarkers {
-		clear(c.markers)
-	}
-	c.markers[dir] = struct{}{}
-}
-
-func (c *core) hasMarker(dir string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, ok := c.markers[dir]
-	return ok
-}
-
-// forgetMarkers drops what is known of a directory and of all below it.
-func (c *core) forgetMarkers(dir string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for marker := range c.markers {
-		if strings.HasPrefix(marker, dir) {
-			delete(c.markers, marker)
-		}
-	}
-}

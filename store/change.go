@@ -48,7 +48,7 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 		}
 		metadata := s.opts.encode(attr, false)
 		switch {
-		case f.info.ETag != "" && maps.Equal(s.opts.encode(f.Attr, false), metadata):
+		case f.info.ETag != "" && sameAttributes(s.opts.encode(f.Attr, false), metadata):
 			return f.Entry, nil
 		case !caps.Metadata:
 			return Entry{}, fmt.Errorf("attributes of %q: %w: this store keeps no metadata", p, ErrUnsupported)
@@ -67,7 +67,7 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 		}
 		switch {
 		case err == nil && f.IsDir():
-			s.noteMarker(pl.dir, true)
+			s.noteMarker(pl.dir)
 			info.Metadata, info.ContentType = metadata, f.ContentType
 			if info.ModTime.IsZero() {
 				info.ModTime = time.Now()
@@ -118,7 +118,7 @@ func (s *Store) Mkdir(ctx context.Context, p Path, attr Attr) (Entry, error) {
 	case err != nil:
 		return Entry{}, fail("mkdir", p, err)
 	}
-	s.noteMarker(pl.dir, true)
+	s.noteMarker(pl.dir)
 	if info.Metadata = metadata; !caps.Metadata {
 		info.Metadata = nil
 	}
@@ -263,34 +263,31 @@ func (s *Store) Remove(ctx context.Context, p Path) error {
 // it, and so would vanish with it.
 func (s *Store) lastIn(ctx context.Context, child place) (bool, error) {
 	pl, err := s.place(child.path.Dir())
-	if err != nil || pl.dir == "" || child.shadow || s.hasMarker(pl.dir) {
+	if err != nil || pl.dir == "" || child.shadow || s.spend(pl.dir) {
 		return false, err
 	}
-	// A marker sorts before everything else.
-	opts := backend.ListOptions{Prefix: pl.dir, Delimited: true, Limit: 2}
-	for {
-		page, err := s.b.ListPage(ctx, opts)
-		if err != nil {
-			return false, err
-		}
-		for _, info := range page.Objects {
-			if info.Key == pl.dir && info.Size == 0 {
-				s.noteMarker(pl.dir, true)
-			}
-			if info.Key != child.key {
-				return false, nil
-			}
-		}
-		for _, prefix := range page.Prefixes {
-			if prefix != child.dir {
-				return false, nil
-			}
-		}
-		if page.Next == "" {
-			return true, nil
-		}
-		opts.Token = page.Next
+	// A whole page, so that the next removals need not ask.
+	page, err := s.b.ListPage(ctx, backend.ListOptions{Prefix: pl.dir, Delimited: true})
+	if err != nil {
+		return false, err
 	}
+	others := 0
+	for _, info := range page.Objects {
+		if info.Key == pl.dir && info.Size == 0 {
+			s.noteMarker(pl.dir)
+			return false, nil
+		}
+		if info.Key != child.key {
+			others++
+		}
+	}
+	for _, prefix := range page.Prefixes {
+		if prefix != child.dir {
+			others++
+		}
+	}
+	s.noteOthers(pl.dir, others)
+	return others == 0 && page.Next == "", nil
 }
 
 // keepDir gives a directory that is about to lose its last entry a marker.
@@ -305,7 +302,7 @@ func (s *Store) keepDir(ctx context.Context, caps backend.Caps, dir Path) error 
 	if err != nil && !errors.Is(err, backend.ErrPrecondition) {
 		return fail("keep", dir, err)
 	}
-	s.noteMarker(pl.dir, true)
+	s.noteMarker(pl.dir)
 	return nil
 }
 
@@ -355,7 +352,7 @@ func (s *Store) Rmdir(ctx context.Context, p Path) error {
 			return err
 		}
 	}
-	s.forgetMarkers(pl.dir)
+	s.forget(pl.dir)
 	return fail("rmdir", p, s.b.Delete(ctx, pl.dir, backend.Cond{}))
 }
 

@@ -159,12 +159,12 @@ func TestPathsComposeAndComeApart(t *testing.T) {
 func TestManifestKeysAreKnown(t *testing.T) {
 	for key, want := range map[string]bool{
 		".kei/commits/manifest-" + strings.Repeat("0f", 32) + ".json": true,
-		".kei/commits/manifest-.json":                                  false,
-		".kei/commits/manifest-xyz.json":                               false,
-		".kei/commits/manifest-ab/cd.json":                             false,
-		".kei/commits/manifest-ab.txt":                                 false,
-		"main/.kei/commits/manifest-ab.json":                           false,
-		".kei/ranges/ab.parquet":                                       false,
+		".kei/commits/manifest-.json":                                 false,
+		".kei/commits/manifest-xyz.json":                              false,
+		".kei/commits/manifest-ab/cd.json":                            false,
+		".kei/commits/manifest-ab.txt":                                false,
+		"main/.kei/commits/manifest-ab.json":                          false,
+		".kei/ranges/ab.parquet":                                      false,
 	} {
 		if got := IsManifestKey(key); got != want {
 			t.Errorf("%s: %v", key, got)

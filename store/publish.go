@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"strings"
 	"time"
 
@@ -201,7 +200,7 @@ func (s *Store) alreadyThere(ctx context.Context, pub publication, current backe
 		// The bytes say nothing: everybody begins with an empty file.
 		return ambiguous && pub.caps.Metadata && current.Metadata[metaNonce] == pub.metadata[metaNonce], nil
 	}
-	if current.Size != pub.size || pub.caps.Metadata && !maps.Equal(current.Metadata, pub.metadata) {
+	if current.Size != pub.size || pub.caps.Metadata && !sameAttributes(current.Metadata, pub.metadata) {
 		return false, nil
 	}
 	return pub.same(ctx, current)

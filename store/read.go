@@ -161,10 +161,10 @@ func (s *Store) lookDir(ctx context.Context, pl place) (found, error) {
 	info, err := s.b.Stat(ctx, pl.dir)
 	switch {
 	case err == nil && info.Size == 0:
-		s.noteMarker(pl.dir, true)
+		s.noteMarker(pl.dir)
 		return s.dirFound(pl.path, &info), nil
 	case err == nil, errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrBadKey):
-		s.noteMarker(pl.dir, false)
+		s.forget(pl.dir)
 		return s.dirFound(pl.path, nil), nil
 	}
 	return found{}, err
@@ -232,7 +232,11 @@ func (s *Store) list(ctx context.Context, dir Path) ([]Entry, error) {
 			objects = append(objects, e.Info)
 		}
 	}
-	s.noteMarker(pl.dir, marker)
+	if marker {
+		s.noteMarker(pl.dir)
+	} else {
+		s.noteOthers(pl.dir, len(objects)+len(prefixes))
+	}
 	if pl.dir == "" {
 		for name, err := range s.refs(ctx) {
 			if err != nil {

@@ -90,6 +90,11 @@ func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) erro
 			return err
 		}
 	}
+	if taken {
+		if parent, err := s.place(to.Dir()); err == nil {
+			s.spend(parent.dir) // which has one entry less
+		}
+	}
 	if old.IsDir() {
 		return s.renameDir(ctx, caps, src, dst, target.Marker)
 	}
@@ -133,7 +138,7 @@ func (s *Store) renameFile(ctx context.Context, caps backend.Caps, src, dst plac
 // moveOnce moves one version of a file. copied is set once the new name has
 // it; done says that the error is final.
 func (s *Store) moveOnce(ctx context.Context, caps backend.Caps, src, dst place, old backend.Info, cond backend.Cond) (copied backend.Info, done bool, err error) {
-	metadata := s.withMtime(old)
+	metadata := s.withTimes(old)
 	if renamer, ok := backend.As[backend.Renamer](s.b); ok && maps.Equal(metadata, old.Metadata) {
 		_, err := renamer.Rename(ctx, src.key, dst.key, cond)
 		if errors.Is(err, backend.ErrAmbiguous) {
@@ -185,19 +190,19 @@ func (s *Store) removeVersion(ctx context.Context, caps backend.Caps, key, versi
 	return s.b.Delete(ctx, key, cond)
 }
 
-// withMtime is the metadata of an object with its time in it, which the time
-// of a copy would replace.
-func (s *Store) withMtime(info backend.Info) map[string]string {
-	for _, name := range []string{metaMtime, gcsfuseMtime, googMtime} {
-		if _, ok := parseTime(info.Metadata[name]); ok {
-			return info.Metadata
-		}
-	}
+// withTimes is the metadata of an object with its times in it, which those of
+// a copy would replace.
+func (s *Store) withTimes(info backend.Info) map[string]string {
+	a := s.opts.decode(info, false)
 	metadata := maps.Clone(info.Metadata)
 	if metadata == nil {
 		metadata = map[string]string{}
 	}
-	metadata[metaMtime] = formatTime(info.ModTime)
+	for name, t := range map[string]time.Time{metaMtime: a.Mtime, metaCtime: a.Ctime} {
+		if _, ok := parseTime(metadata[name]); !ok {
+			metadata[name] = formatTime(t)
+		}
+	}
 	return metadata
 }
 
@@ -209,7 +214,7 @@ func (s *Store) exchange(ctx context.Context, caps backend.Caps, a, b place, inA
 		return err
 	}
 	move := func(src backend.Info, dst string, cond backend.Cond) (backend.Info, error) {
-		opts := backend.PutOptions{Cond: cond, Metadata: s.withMtime(src), ContentType: src.ContentType}
+		opts := backend.PutOptions{Cond: cond, Metadata: s.withTimes(src), ContentType: src.ContentType}
 		info, err := s.transfer(ctx, caps, src, dst, opts, false)
 		if err != nil {
 			return backend.Info{}, err

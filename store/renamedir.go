@@ -33,8 +33,8 @@ func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place
 		m.undo(ctx)
 		return stale("rename", src.path, err)
 	}
-	s.forgetMarkers(src.dir)
-	s.forgetMarkers(dst.dir)
+	s.forgetTree(src.dir)
+	s.forgetTree(dst.dir)
 	keys := slices.Sorted(maps.Keys(m.copied))
 	if _, ok := m.copied[src.dir]; !ok && replaces {
 		// The attributes are those of the directory that was moved, which has
@@ -135,7 +135,7 @@ func (m *dirMove) copy(ctx context.Context, listed backend.Info) error {
 		if err != nil {
 			return err
 		}
-		opts := backend.PutOptions{Metadata: m.withMtime(info), ContentType: info.ContentType}
+		opts := backend.PutOptions{Metadata: m.withTimes(info), ContentType: info.ContentType}
 		if !again && dst != m.to { // the marker of an empty directory is replaced
 			opts.Cond.IfAbsent = true
 		}

@@ -41,7 +41,7 @@ type core struct {
 	probed  atomic.Pointer[backend.Caps] // nil before the first change
 
 	mu         sync.Mutex
-	markers    map[string]struct{} // directories that are known to have one
+	lives      map[string]int      // by directory, see spend
 	unnameable map[string]struct{} // keys that cannot be shown, see Stats
 	warned     bool
 	conflicts  int64
@@ -94,7 +94,7 @@ func Open(ctx context.Context, b backend.Backend, opts Options) (*Store, error) 
 	}
 	c := &core{
 		b: b, opts: opts, log: opts.Logger, probing: make(chan struct{}, 1),
-		markers: map[string]struct{}{}, unnameable: map[string]struct{}{},
+		lives: map[string]int{}, unnameable: map[string]struct{}{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

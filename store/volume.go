@@ -167,7 +167,7 @@ type Attr struct {
 	GID   uint32
 	Mtime time.Time
 	Atime time.Time // zero: same as Mtime
-	Ctime time.Time // what keifs knows best: the last change of object or attributes; not stored
+	Ctime time.Time // last change of content or attributes, as far as known; stored when a file is published
 
 	// Xattrs are the user's extended attributes. The map is never changed
 	// in place; nil is none.

@@ -1,0 +1,60 @@
+package store
+
+import "strings"
+
+// A directory without a marker of its own exists by what is in it, and what
+// removes an entry has to see to it that there is another, or a marker. How
+// many can go without asking the bucket is remembered. That another host
+// removes some too does no more harm than that an empty directory vanishes.
+
+const (
+	// maxLives bounds how many directories are remembered.
+	maxLives = 1 << 14
+	// forever is the number of entries that can go where there is a marker.
+	forever = -1
+)
+
+// spend says whether an entry of the directory can be removed without a look.
+func (c *core) spend(dir string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.lives[dir]
+	if n > 0 {
+		c.lives[dir] = n - 1
+	}
+	return n != 0
+}
+
+// noteMarker remembers that the directory has a marker.
+func (c *core) noteMarker(dir string) { c.note(dir, forever) }
+
+// noteOthers remembers that the directory has no marker, and that many entries
+// beside those that are about to go.
+func (c *core) noteOthers(dir string, n int) { c.note(dir, max(n-1, 0)) }
+
+func (c *core) note(dir string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.lives[dir]; !ok && len(c.lives) >= maxLives {
+		clear(c.lives)
+	}
+	c.lives[dir] = n
+}
+
+// forget drops what is known of a directory.
+func (c *core) forget(dir string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.lives, dir)
+}
+
+// forgetTree drops what is known of a directory and of all below it.
+func (c *core) forgetTree(dir string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for d := range c.lives {
+		if strings.HasPrefix(d, dir) {
+			delete(c.lives, d)
+		}
+	}
+}
