@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -32,7 +33,7 @@ func (d *dirNode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint3
 func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, errno) {
 	if h.entries == nil {
 		if err := h.load(ctx); err != nil {
-			return nil, h.d.errno("readdir", nodeErr(err))
+			return nil, h.d.errno("readdir", err)
 		}
 	}
 	if h.next >= len(h.entries) {
@@ -52,7 +53,7 @@ func (h *dirHandle) Seekdir(ctx context.Context, off uint64) errno {
 	}
 	if h.entries == nil {
 		if err := h.load(ctx); err != nil {
-			return h.d.errno("readdir", nodeErr(err))
+			return h.d.errno("readdir", err)
 		}
 	}
 	h.next = int(min(off, uint64(len(h.entries))))
@@ -63,6 +64,9 @@ func (h *dirHandle) load(ctx context.Context) error {
 	ctx, done := patient(ctx)
 	defer done()
 	entries, err := at(ctx, &h.d.node, func(p place) ([]fuse.DirEntry, error) { return h.d.list(ctx, p) })
+	if errors.Is(err, errGone) {
+		err = store.ErrNotExist
+	}
 	if err == nil {
 		h.entries = entries
 	}
@@ -111,7 +115,7 @@ func (h *dirHandle) Fsyncdir(ctx context.Context, _ uint32) errno {
 	}
 	for _, pending := range h.d.m.vol.Pending() {
 		path, err := store.ParsePath(pending.Path)
-		if err == nil && pending.Branch == p.branch && path.Dir() == p.path {
+		if err == nil && pending.Branch == p.name && path.Dir() == p.path {
 			return h.d.errno("fsync", h.d.m.vol.Sync(steadfast(ctx)))
 		}
 	}

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"syscall"
 
@@ -112,12 +113,12 @@ func (m *mounted) errno(op string, n *node, err error) errno {
 	return code
 }
 
-// nodeErr is for operations on a node itself, where the store says that there
-// is no such name: another host removed it. ESTALE makes the kernel walk the
-// path again, which ends in ENOENT, or creates the file where that was asked.
+// nodeErr is for operations on a node itself, where the store says that the
+// name is not there, or something else: another host did that. ESTALE makes the
+// kernel walk the path again, and so find out, or create what is to be created.
 func nodeErr(err error) error {
-	if errors.Is(err, store.ErrNotExist) {
-		return errGone
+	if errors.Is(err, store.ErrNotExist) || errors.Is(err, store.ErrIsDir) || errors.Is(err, store.ErrNotDir) {
+		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	return err
 }

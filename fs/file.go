@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"sync"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -15,7 +14,10 @@ import (
 
 // fileNode is a regular file; FIFOs and sockets are as well, which the kernel
 // never opens here.
-type fileNode struct{ node }
+type fileNode struct {
+	node
+	joining sync.Mutex // held while a handle is compared with the others and joins them
+}
 
 // handle is an open file.
 type handle struct {
@@ -23,7 +25,6 @@ type handle struct {
 	file   store.File
 	write  bool
 	append bool
-	apart  bool // the page cache holds another version: reads and writes pass it by
 
 	once sync.Once
 }
@@ -35,17 +36,19 @@ func (n *fileNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uin
 	defer done()
 	if flags&openTruncate != 0 {
 		ctx = steadfast(ctx)
+		defer n.change()()
 	}
+	opened := n.m.opening(ctx)
 	f, err := n.openFile(ctx, store.OpenFlags{Write: writes(flags), Truncate: flags&openTruncate != 0})
-	if err != nil {
-		return nil, 0, n.errno("open", nodeErr(err))
+	var h *handle
+	var fuseFlags uint32
+	if err == nil {
+		h, fuseFlags, err = n.join(ctx, f, flags)
 	}
-	e, err := f.Stat(ctx)
+	opened(err)
 	if err != nil {
-		return nil, 0, n.errno("open", errors.Join(err, f.Close(steadfast(ctx))))
+		return nil, 0, n.errno("open", err)
 	}
-	h, fuseFlags := n.attach(f, e, flags)
-	n.refreshAttr(e)
 	if flags&openTruncate != 0 {
 		if err := h.dropPrivileges(ctx); err != nil {
 			h.close()
@@ -55,19 +58,52 @@ func (n *fileNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uin
 	return h, fuseFlags, 0
 }
 
-// openFile opens the file by its name. Where a rename replaced the file between
-// the kernel's lookup and this call, it opens what has the name now, so that no
-// reader of a name that is replaced again and again ever misses it.
+// openFile opens the file by its name. Where a rename replaced the file since
+// the kernel looked the name up, it opens what has the name now.
 func (n *fileNode) openFile(ctx context.Context, flags store.OpenFlags) (store.File, error) {
 	f, err := at(ctx, &n.node, func(p place) (store.File, error) { return p.tree.Open(ctx, p.path, flags) })
-	if !errors.Is(err, errGone) || n.anyHandle(false) != nil {
-		return f, err
+	if err = nodeErr(err); errors.Is(err, errGone) {
+		if p, ok := n.m.places.successor(&n.node); ok {
+			f, err = p.tree.Open(ctx, p.path, flags)
+			err = nodeErr(err)
+		}
 	}
-	p, ok := n.m.places.successor(&n.node)
+	return f, err
+}
+
+// join makes a handle of f, just opened. Where others have another version
+// open, it does not: the next lookup then finds a node for the new one.
+func (n *fileNode) join(ctx context.Context, f store.File, flags uint32) (*handle, uint32, error) {
+	n.joining.Lock()
+	defer n.joining.Unlock()
+	e, joins, err := n.joins(ctx, f)
+	if err == nil && !joins {
+		n.m.places.remove(&n.node)
+		err = errGone
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close(steadfast(ctx)))
+	}
+	h, fuseFlags := n.attach(f, e, flags)
+	n.refreshAttr(e)
+	return h, fuseFlags, nil
+}
+
+// opening ends a second walk of the caller; the result is called after the open.
+func (m *mounted) opening(ctx context.Context) (done func(error)) {
+	caller, ok := fuse.FromContext(ctx)
 	if !ok {
-		return nil, err
+		return func(error) {}
 	}
-	return p.tree.Open(ctx, p.path, flags)
+	pinned := m.retries.end(caller.Pid)
+	return func(err error) {
+		if pinned != nil {
+			m.places.unpin(pinned)
+		}
+		if errors.Is(err, errGone) {
+			m.retries.begin(caller.Pid)
+		}
+	}
 }
 
 // Read implements gofs.FileReader.
@@ -104,6 +140,7 @@ func (h *handle) dropPrivileges(ctx context.Context) error {
 		return nil
 	}
 	safe &= modeBits
+	defer h.n.change()()
 	e, err := h.file.SetAttr(ctx, store.AttrChange{Mode: &safe})
 	if err != nil {
 		return err
@@ -132,6 +169,7 @@ func (h *handle) Fsync(ctx context.Context, _ uint32) errno {
 }
 
 func (h *handle) publish(ctx context.Context, flush func(context.Context) error) error {
+	defer h.n.change()()
 	before := h.n.writes()
 	err := flush(ctx)
 	if err != nil {
@@ -139,7 +177,7 @@ func (h *handle) publish(ctx context.Context, flush func(context.Context) error)
 		return err
 	}
 	if e, err := h.file.Stat(ctx); err == nil {
-		h.n.published(h, e, before)
+		h.n.published(e, before)
 	}
 	return nil
 }
@@ -154,20 +192,10 @@ func (h *handle) Release(context.Context) errno {
 // about what was written through a mapping after the last close.
 func (h *handle) close() {
 	h.once.Do(func() {
+		defer h.n.change()()
 		h.n.detach(h)
 		if err := h.file.Close(context.Background()); err != nil {
 			h.n.m.log.Error("changes made after the last close(2) could not be stored", "path", h.n.m.places.name(&h.n.node), "err", err)
 		}
 	})
-}
-
-// anyHandle returns a handle that is open on n, if need be one to write with.
-func (n *node) anyHandle(write bool) *handle {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	i := slices.IndexFunc(n.pages.handles, func(h *handle) bool { return h.write || !write })
-	if i < 0 {
-		return nil
-	}
-	return n.pages.handles[i]
 }

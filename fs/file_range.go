@@ -19,10 +19,10 @@ const (
 	openAppend    = 0o2000
 )
 
-// writes says whether a file is opened for writing.
+// writes says whether a file is opened for writing. O_RDONLY|O_TRUNC does write.
 func writes(flags uint32) bool {
 	access := flags & openAccess
-	return access == openWriteOnly || access == openReadWrite
+	return access == openWriteOnly || access == openReadWrite || flags&openTruncate != 0
 }
 
 // Modes of fallocate(2), and whence of lseek(2).
@@ -101,6 +101,7 @@ func (n *fileNode) CopyFileRange(ctx context.Context, in gofs.FileHandle, inOff 
 	if err := dst.dropPrivileges(ctx); err != nil {
 		return 0, n.errno("copy_file_range", err)
 	}
+	defer dst.n.change()()
 	dst.n.wrote()
 	done, err := dst.file.CopyFrom(ctx, src.file, int64(inOff), int64(outOff), int64(min(size, maxCopy)))
 	return uint32(done), n.errno("copy_file_range", err)

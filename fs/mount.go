@@ -62,6 +62,7 @@ type mounted struct {
 	gid     uint32
 	places  *places
 	numbers *numbers
+	retries retries
 	ending  atomic.Bool // an unmount has begun: no more notifications
 
 	mu   sync.Mutex
@@ -84,13 +85,11 @@ func Mount(dir string, vol store.Volume, opts Options) (*Server, error) {
 	fuseOpts.PanicHandler = m.panicked
 
 	root := &dirNode{node: node{m: m, number: rootNumber}}
-	none := time.Duration(0)
 	raw := gofs.NewNodeFS(root, &gofs.Options{
 		EntryTimeout: &m.ttl,
 		AttrTimeout:  &m.ttl,
-		// That a name is not there is asked every time: it may have been
-		// made on another host, and the volume remembers as well.
-		NegativeTimeout: &none,
+		// No NegativeTimeout: that a name is not there is asked every time. It
+		// may have been made on another host, and the volume remembers as well.
 		NullPermissions: true,
 		RootStableAttr:  &gofs.StableAttr{Ino: rootNumber},
 		Logger:          fuseOpts.Logger,

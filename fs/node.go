@@ -18,20 +18,24 @@ type node struct {
 	m      *mounted
 	number uint64 // inode number
 	serial uint64
-	branch store.Tree // of the directory of a branch; else nil
+	branch *branch // of the directory of a branch; else nil
 
 	// Guarded by mounted.places.mu.
 	parent *dirNode // nil for the root
 	name   string
-	gone   bool // has no name any more; parent and name are the last ones
-	heir   heir // what took the name
-	moving int  // renames of this name under way
+	gone   bool   // has no name any more; parent and name are the last ones
+	heir   heir   // what took the name
+	moving int    // renames of this name under way
+	moves  uint64 // and those done
+
+	pins        int       // who wants no rename to replace the name
+	pinnedUntil time.Time // when that ends at the latest
 
 	// mu guards what follows.
 	mu    sync.Mutex
 	told  stamp
 	attr  owner
-	pages pages
+	pages pages // of files only
 }
 
 // stamp is by what a change of a file shows.
@@ -107,17 +111,31 @@ func atName[T any](ctx context.Context, d *dirNode, name string, fn func(store.T
 type nothing struct{}
 
 // child returns the inode of name in d, which the volume says is e: the one
-// that is there, if it still is that, and else a new one.
-func (d *dirNode) child(ctx context.Context, name string, e store.Entry) (*gofs.Inode, error) {
+// that is there, if it still is that, and else a new one. seen was taken before
+// the volume was asked.
+func (d *dirNode) child(ctx context.Context, name string, e store.Entry, seen lineage) (*gofs.Inode, error) {
 	old := d.member(name)
-	if old != nil && old.EmbeddedInode().Mode() == e.Mode&store.ModeType {
-		return old.EmbeddedInode(), nil
+	if old == nil {
+		return d.newChild(ctx, name, e)
 	}
-	in, err := d.newChild(ctx, name, e)
-	if err == nil && old != nil {
-		d.m.places.remove(old.base())
+	in := old.EmbeddedInode()
+	same := in.Mode() == e.Mode&store.ModeType
+	if f, ok := old.(*fileNode); ok && same && seen.n == f && seen.endedBy(e) {
+		same = false
 	}
-	return in, err
+	if same {
+		return in, nil
+	}
+	d.m.places.remove(old.base())
+	return d.newChild(ctx, name, e)
+}
+
+// seen is the lineage of the open file that name in d is, if it is one.
+func (d *dirNode) seen(name string) lineage {
+	if f, ok := d.member(name).(*fileNode); ok {
+		return f.lineage()
+	}
+	return lineage{}
 }
 
 // member returns the node that name in d is, as far as one is known.
@@ -151,9 +169,11 @@ func (d *dirNode) newChild(ctx context.Context, name string, e store.Entry) (*go
 	b := n.base()
 	b.m = d.m
 	if e.IsDir() && d.isRoot() {
-		if b.branch, err = d.m.vol.Branch(ctx, name); err != nil {
+		tree, err := d.m.vol.Branch(ctx, name)
+		if err != nil {
 			return nil, err
 		}
+		b.branch = newBranch(tree)
 	}
 	b.number, b.serial = d.m.numbers.claim(hashName(dir.hash(), name))
 	d.m.places.put(b, d, name)
@@ -162,11 +182,11 @@ func (d *dirNode) newChild(ctx context.Context, name string, e store.Entry) (*go
 }
 
 // hash begins the hashes of the names in the directory p.
-func (p place) hash() uint64 { return hashDir(p.branch, p.path.String()) }
+func (p place) hash() uint64 { return hashDir(p.branch.name, p.path.String()) }
 
 // enter fills the answer to a lookup, or to whatever made e.
-func (d *dirNode) enter(ctx context.Context, name string, e store.Entry, out *fuse.EntryOut) (*gofs.Inode, error) {
-	in, err := d.child(ctx, name, e)
+func (d *dirNode) enter(ctx context.Context, name string, e store.Entry, seen lineage, out *fuse.EntryOut) (*gofs.Inode, error) {
+	in, err := d.child(ctx, name, e, seen)
 	if err != nil {
 		return nil, err
 	}

@@ -71,8 +71,7 @@ func (n *node) owner() owner {
 	return n.attr
 }
 
-// Getattr implements gofs.NodeGetattrer. The handle that go-fuse offers is any
-// that is open, and so may be of an older version than the name is by now.
+// Getattr implements gofs.NodeGetattrer.
 func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) errno {
 	ctx, done := patient(ctx)
 	defer done()
@@ -84,21 +83,19 @@ func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut
 	return 0
 }
 
-// entry returns what n is: by its name, or where that is lost by a handle.
+// entry returns what n is: by an open handle, whose lineage it is, or else by its name.
 func (n *node) entry(ctx context.Context) (store.Entry, error) {
+	if h := n.anyHandle(false); h != nil {
+		return h.file.Stat(ctx)
+	}
 	e, err := at(ctx, n, func(p place) (store.Entry, error) { return p.tree.Lookup(ctx, p.path) })
 	err = nodeErr(err)
-	if err == nil && !n.isRoot() && e.Mode&store.ModeType != n.Mode() {
-		err = errGone // another host replaced the name by something else
-	}
-	if errors.Is(err, errGone) {
-		if h := n.anyHandle(false); h != nil {
-			return h.file.Stat(ctx)
-		}
-	}
-	if err != nil && n.isRoot() {
+	switch {
+	case err != nil && n.isRoot():
 		n.m.log.Warn("attributes of the root", "err", err)
 		return store.Entry{Attr: store.Attr{Mode: store.ModeDir | 0o755, UID: n.m.uid, GID: n.m.gid}}, nil
+	case err == nil && !n.isRoot() && e.Mode&store.ModeType != n.Mode():
+		err = errGone // another host replaced it by something else
 	}
 	return e, err
 }
@@ -107,7 +104,7 @@ func (n *node) entry(ctx context.Context) (store.Entry, error) {
 func (n *node) Setattr(ctx context.Context, fh gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) errno {
 	ctx = steadfast(ctx)
 	h, _ := fh.(*handle)
-	e, err := n.setAttr(ctx, h, n.change(in))
+	e, err := n.setAttr(ctx, h, n.attrChange(in))
 	if err != nil {
 		return n.errno("setattr", err)
 	}
@@ -116,8 +113,8 @@ func (n *node) Setattr(ctx context.Context, fh gofs.FileHandle, in *fuse.SetAttr
 	return 0
 }
 
-// change reads a request, and adds that set-uid bits fall where it asks for that.
-func (n *node) change(in *fuse.SetAttrIn) store.AttrChange {
+// attrChange reads a request, and adds that set-uid bits fall where it asks for that.
+func (n *node) attrChange(in *fuse.SetAttrIn) store.AttrChange {
 	var c store.AttrChange
 	if mode, ok := in.GetMode(); ok {
 		c.Mode = &mode
@@ -166,6 +163,7 @@ func (n *node) setAttr(ctx context.Context, h *handle, c store.AttrChange) (stor
 	if c.Mode == nil && c.UID == nil && c.GID == nil && c.Mtime == nil && c.Atime == nil && c.Size == nil && c.Xattr == nil {
 		return n.entry(ctx)
 	}
+	defer n.change()()
 	if h != nil {
 		return h.setAttr(ctx, c)
 	}

@@ -21,6 +21,8 @@ type dirNode struct{ node }
 func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, errno) {
 	ctx, done := patient(ctx)
 	defer done()
+	d.pin(ctx, name)
+	seen := d.seen(name)
 	e, err := atName(ctx, d, name, func(t store.Tree, p store.Path) (store.Entry, error) { return t.Lookup(ctx, p) })
 	if errors.Is(err, store.ErrBadName) {
 		err = store.ErrNotExist // what cannot have a name is not there
@@ -28,8 +30,30 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if err != nil {
 		return nil, d.errno("lookup", err)
 	}
-	in, err := d.enter(ctx, name, e, out)
+	in, err := d.enter(ctx, name, e, seen, out)
 	return in, d.errno("lookup", err)
+}
+
+// pin keeps name from being replaced, if the caller's open failed for that and
+// it walks the path once more, see retries.
+func (d *dirNode) pin(ctx context.Context, name string) {
+	caller, ok := fuse.FromContext(ctx)
+	if !ok || !d.m.retries.walks(caller.Pid) {
+		return
+	}
+	for {
+		f, ok := d.member(name).(*fileNode)
+		if !ok || ctx.Err() != nil {
+			return
+		}
+		if !d.m.places.pin(ctx, &f.node) {
+			continue // replaced meanwhile: by the next
+		}
+		if !d.m.retries.pinned(caller.Pid, &f.node) {
+			d.m.places.unpin(&f.node)
+		}
+		return
+	}
 }
 
 // Mkdir implements gofs.NodeMkdirer.
@@ -74,7 +98,7 @@ func (d *dirNode) makeEntry(ctx context.Context, op, name string, out *fuse.Entr
 	if err != nil {
 		return nil, d.errno(op, err)
 	}
-	in, err := d.enter(ctx, name, e, out)
+	in, err := d.enter(ctx, name, e, d.seen(name), out)
 	return in, d.errno(op, err)
 }
 
@@ -108,7 +132,7 @@ func (d *dirNode) Create(ctx context.Context, name string, flags, mode uint32, o
 	e, err := f.Stat(ctx)
 	var in *gofs.Inode
 	if err == nil {
-		in, err = d.enter(ctx, name, e, out)
+		in, err = d.enter(ctx, name, e, d.seen(name), out)
 	}
 	if err != nil {
 		return nil, nil, 0, d.errno("create", errors.Join(err, f.Close(ctx)))

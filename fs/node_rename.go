@@ -48,6 +48,12 @@ func (d *dirNode) rename(ctx context.Context, name string, to *dirNode, newName 
 	if n := to.member(newName); n != nil {
 		other = n.base()
 	}
+	if other != nil {
+		defer other.change()()
+	}
+	if moved != nil {
+		defer moved.change()()
+	}
 	places.begin(moved, other)
 	_, err := at(ctx, &d.node, func(from place) (nothing, error) {
 		source, err := from.child(name)
@@ -55,7 +61,7 @@ func (d *dirNode) rename(ctx context.Context, name string, to *dirNode, newName 
 			return nothing{}, err
 		}
 		return at(ctx, &to.node, func(into place) (nothing, error) {
-			if from.branch != into.branch {
+			if from.name != into.name {
 				return nothing{}, errCross
 			}
 			target, err := into.child(newName)
@@ -66,13 +72,13 @@ func (d *dirNode) rename(ctx context.Context, name string, to *dirNode, newName 
 		})
 	})
 	if err != nil {
-		places.end(nil, moved, other)
+		places.end(moved, other, nil)
 		if flags != 0 && errors.Is(err, store.ErrUnsupported) {
 			return store.ErrInvalid // as rename(2) has it for a flag; programs then do without
 		}
 		return err
 	}
-	places.end(func() {
+	places.end(moved, other, func() {
 		switch {
 		case other == nil:
 		case mode == store.Exchange:
@@ -83,6 +89,6 @@ func (d *dirNode) rename(ctx context.Context, name string, to *dirNode, newName 
 		if moved != nil {
 			moved.parent, moved.name = to, newName
 		}
-	}, moved, other)
+	})
 	return nil
 }

@@ -63,7 +63,9 @@ func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, errno) {
 	}
 	var list []byte
 	for _, name := range slices.Sorted(maps.Keys(e.Xattrs)) {
-		list = append(append(list, name...), 0)
+		if userXattr(name) == nil { // other tools may have stored what they like
+			list = append(append(list, name...), 0)
+		}
 	}
 	if len(list) > len(dest) {
 		err = errRange

@@ -8,18 +8,83 @@ import (
 	"github.com/keifs/keifs/store"
 )
 
-// pages is what is known of the kernel's page cache of a file. There is one for
-// all its handles, so they may share it only as far as they read one content.
+// pages is what is known of the open handles and the page cache of a file.
+//
+// The kernel has one size and one page cache for a node, so all its handles
+// read one content, their lineage: a version in the bucket, with what was
+// written here since. A version that another host made while the file is open
+// here is another lineage and gets a node of its own, as a file that a rename
+// puts in the place of an open one does.
 type pages struct {
 	handles []*handle
 
-	// Where known, the cache holds nothing but the content of version, and
-	// what was written here since: writes counts that, and settled is its
-	// value when version was published.
+	// changes counts the changes of file or attributes through this mount,
+	// and changing those under way.
+	changes  uint64
+	changing int
+
+	// Where known, the page cache holds the content of version, and what was
+	// written since: writes counts that, and settled is its value when
+	// version was published.
 	known   bool
 	version string
 	writes  uint64
 	settled uint64
+}
+
+// lineage is what the handles of a node were about at some moment.
+type lineage struct {
+	n        *fileNode
+	open     bool
+	version  string
+	changes  uint64
+	changing bool
+}
+
+func (n *fileNode) lineage() lineage {
+	n.mu.Lock()
+	l := lineage{n: n, changes: n.pages.changes, changing: n.pages.changing > 0}
+	n.mu.Unlock()
+	if h := n.anyHandle(false); h != nil {
+		e, err := h.file.Stat(context.Background())
+		l.open, l.version = err == nil, e.Version
+	}
+	return l
+}
+
+// endedBy says whether e, which the volume said the name is after l was taken,
+// is another lineage. A change through this mount may show in the one place
+// before the other; so while there is one, it is not.
+func (l lineage) endedBy(e store.Entry) bool {
+	return l.open && !l.changing && l.version != e.Version && l.n.lineage() == l
+}
+
+// change notes the begin of a change, and its result the end.
+func (n *node) change() (done func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pages.changes++
+	n.pages.changing++
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.pages.changing--
+	}
+}
+
+// joins says whether f, just opened, is of the lineage of the open handles.
+func (n *fileNode) joins(ctx context.Context, f store.File) (store.Entry, bool, error) {
+	for {
+		before := n.lineage()
+		e, err := f.Stat(ctx)
+		if err != nil || !before.open {
+			return e, true, err
+		}
+		// A publication changes the version of all handles at once.
+		if after := n.lineage(); after.version == before.version {
+			return e, !after.open || e.Version == after.version, nil
+		}
+	}
 }
 
 // attach makes a handle of an open file, whose entry is e, and returns it with
@@ -27,11 +92,6 @@ type pages struct {
 func (n *fileNode) attach(f store.File, e store.Entry, flags uint32) (*handle, uint32) {
 	h := &handle{n: n, file: f, write: writes(flags)}
 	h.append = h.write && flags&openAppend != 0
-	var fuseFlags uint32
-	if !h.write {
-		fuseFlags |= fuse.FOPEN_NOFLUSH // there is nothing that its close could lose
-	}
-	sharer, others := n.sharer(e.Version)
 
 	n.m.mu.Lock()
 	n.m.open[h] = struct{}{}
@@ -40,18 +100,19 @@ func (n *fileNode) attach(f store.File, e store.Entry, flags uint32) (*handle, u
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := &n.pages
-	p.handles = append(p.handles, h)
+	var fuseFlags uint32
 	switch {
-	case others && !sharer && flags&openTruncate == 0:
-		h.apart = true
-		fuseFlags |= fuse.FOPEN_DIRECT_IO
-	case flags&openTruncate != 0:
-		p.known, p.version = true, e.Version // the kernel drops all pages
+	case flags&openTruncate != 0: // the kernel drops all pages
+		p.known, p.version = true, e.Version
 		p.writes++
-	case p.known && p.version == e.Version || sharer:
+	case len(p.handles) > 0 || p.known && p.version == e.Version:
 		fuseFlags |= fuse.FOPEN_KEEP_CACHE
 	default:
 		p.known, p.version, p.settled = true, e.Version, p.writes
+	}
+	p.handles = append(p.handles, h)
+	if !h.write {
+		fuseFlags |= fuse.FOPEN_NOFLUSH // there is nothing that its close could lose
 	}
 	if h.append {
 		// Where it really lands, the kernel does not know: it must not put it
@@ -59,25 +120,6 @@ func (n *fileNode) attach(f store.File, e store.Entry, flags uint32) (*handle, u
 		fuseFlags = fuseFlags&^fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_DIRECT_IO
 	}
 	return h, fuseFlags
-}
-
-// sharer says whether handles are open that use the page cache, and whether
-// one of them is about that version.
-func (n *fileNode) sharer(version string) (sharer, others bool) {
-	n.mu.Lock()
-	var users []*handle
-	for _, h := range n.pages.handles {
-		if !h.apart {
-			users = append(users, h)
-		}
-	}
-	n.mu.Unlock()
-	for _, h := range users {
-		if e, err := h.file.Stat(context.Background()); err == nil && e.Version == version {
-			return true, true
-		}
-	}
-	return false, len(users) > 0
 }
 
 // detach forgets a handle. What it changed after the last publication is
@@ -101,6 +143,18 @@ func (n *fileNode) detach(h *handle) {
 	}
 }
 
+// anyHandle returns a handle that is open on n, if need be one to write with.
+func (n *node) anyHandle(write bool) *handle {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, h := range n.pages.handles {
+		if h.write || !write {
+			return h
+		}
+	}
+	return nil
+}
+
 // wrote notes a change of the content.
 func (n *fileNode) wrote() {
 	n.mu.Lock()
@@ -116,10 +170,10 @@ func (n *fileNode) writes() uint64 {
 
 // published notes that the bucket has what the cache holds, up to the given
 // count of writes.
-func (n *fileNode) published(h *handle, e store.Entry, writes uint64) {
+func (n *fileNode) published(e store.Entry, writes uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if p := &n.pages; !h.apart && p.known {
+	if p := &n.pages; p.known {
 		p.version, p.settled = e.Version, writes
 	}
 }

@@ -5,18 +5,25 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keifs/keifs/store"
 )
 
 // place is where a node is in the volume.
 type place struct {
-	tree   store.Tree
-	branch string // name of the tree
-	path   store.Path
+	*branch
+	path  store.Path
+	moves uint64 // of the node and the directories above it, so far
 }
 
-func (p place) same(q place) bool { return p.branch == q.branch && p.path == q.path }
+// branch is the tree of a branch, or of the root.
+type branch struct {
+	tree store.Tree
+	name string
+}
+
+func newBranch(t store.Tree) *branch { return &branch{tree: t, name: t.Name()} }
 
 // child is the place of a name in the directory p.
 func (p place) child(name string) (store.Path, error) { return p.path.Join(name) }
@@ -25,15 +32,15 @@ func (p place) child(name string) (store.Path, error) { return p.path.Join(name)
 // its own, but changes it only after a request was answered here; this one
 // changes together with the volume, and is read as a whole.
 type places struct {
-	root store.Tree
+	root *branch
 
-	// mu guards parent, name, gone, heir and moving of all nodes.
-	mu    sync.Mutex
-	moved chan struct{} // closed, and replaced, when a move ends
+	// mu guards parent, name, gone, heir, moving, moves and the pins of all nodes.
+	mu      sync.Mutex
+	changed chan struct{} // closed, and replaced, when a move or a pin ends
 }
 
 func newPlaces(root store.Tree) *places {
-	return &places{root: root, moved: make(chan struct{})}
+	return &places{root: newBranch(root), changed: make(chan struct{})}
 }
 
 // heir is the name that a node lost to another one by a rename.
@@ -45,7 +52,7 @@ type heir struct {
 // locate returns where n is; errGone where it, or a directory above it, has no name.
 func (p *places) locate(n *node) (place, error) {
 	p.mu.Lock()
-	tree, names, err := p.walkLocked(n)
+	b, names, moves, err := p.walkLocked(n)
 	p.mu.Unlock()
 	if err != nil {
 		return place{}, err
@@ -54,27 +61,27 @@ func (p *places) locate(n *node) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	return place{tree: tree, branch: tree.Name(), path: path}, nil
+	return place{branch: b, path: path, moves: moves}, nil
 }
 
-func (p *places) walkLocked(n *node) (store.Tree, []string, error) {
-	var names []string
-	tree := p.root
+func (p *places) walkLocked(n *node) (b *branch, names []string, moves uint64, err error) {
+	b = p.root
 	for ; ; n = &n.parent.node {
 		if n.gone {
-			return nil, nil, errGone
+			return nil, nil, 0, errGone
 		}
 		if n.branch != nil {
-			tree = n.branch
+			b = n.branch
 			break
 		}
 		if n.parent == nil {
 			break
 		}
 		names = append(names, n.name)
+		moves += n.moves
 	}
 	slices.Reverse(names)
-	return tree, names, nil
+	return b, names, moves, nil
 }
 
 // name is the path of n in the mount, for logs.
@@ -140,59 +147,118 @@ func (p *places) successor(n *node) (place, bool) {
 		return place{}, false
 	}
 	path, err := dir.child(h.name)
-	return place{tree: dir.tree, branch: dir.branch, path: path}, err == nil
+	return place{branch: dir.branch, path: path}, err == nil
 }
 
-// begin marks nodes whose names a rename is about to change: who does not find
-// them in the volume meanwhile waits for the end before believing it.
-func (p *places) begin(nodes ...*node) {
+// pin keeps the name of n from being replaced for a moment, from the end of a
+// rename that does so just now on. False where it is lost.
+func (p *places) pin(ctx context.Context, n *node) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, n := range nodes {
-		if n != nil {
-			n.moving++
+	for n.moving > 0 {
+		if p.waitLocked(ctx, nil) != nil {
+			return false
 		}
+	}
+	if n.gone {
+		return false
+	}
+	now := time.Now()
+	if now.After(n.pinnedUntil) {
+		n.pins = 0
+	}
+	n.pins++
+	n.pinnedUntil = now.Add(pinFor)
+	return true
+}
+
+// unpin ends a pin.
+func (p *places) unpin(n *node) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n.pins--; n.pins <= 0 {
+		n.pins, n.pinnedUntil = 0, time.Time{}
+	}
+	p.changedLocked()
+}
+
+// waitLocked waits for the next change, or the timer. The lock is not held meanwhile.
+func (p *places) waitLocked(ctx context.Context, timer <-chan time.Time) error {
+	changed := p.changed
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	select {
+	case <-changed:
+	case <-timer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (p *places) changedLocked() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// begin marks the node that a rename is about to move, and the one that it will
+// replace or exchange; either may be nil. Who does not find them in the volume
+// meanwhile waits for the end before believing it.
+func (p *places) begin(moved, other *node) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if other != nil {
+		for left := time.Until(other.pinnedUntil); left > 0; left = time.Until(other.pinnedUntil) {
+			timer := time.NewTimer(left)
+			p.waitLocked(context.Background(), timer.C)
+			timer.Stop()
+		}
+		other.moving++
+	}
+	if moved != nil {
+		moved.moving++
 	}
 }
 
 // end ends what begin began. change is nil, or changes the places.
-func (p *places) end(change func(), nodes ...*node) {
+func (p *places) end(moved, other *node, change func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, n := range []*node{moved, other} {
+		if n != nil {
+			n.moving--
+			if change != nil {
+				n.moves++
+			}
+		}
+	}
 	if change != nil {
 		change()
 	}
-	for _, n := range nodes {
-		if n != nil {
-			n.moving--
-		}
-	}
-	close(p.moved)
-	p.moved = make(chan struct{})
+	p.changedLocked()
 }
 
 // movedFrom waits for renames of n and of the directories above it to end, and
-// says whether n is somewhere else now than at.
+// says whether n was moved since it was located at.
 func (p *places) movedFrom(ctx context.Context, n *node, at place) bool {
+	p.mu.Lock()
 	for {
-		p.mu.Lock()
-		moving, wait := false, p.moved
+		moving := false
 		for up := n; !moving; up = &up.parent.node {
 			moving = up.moving > 0
 			if up.parent == nil {
 				break
 			}
 		}
-		p.mu.Unlock()
 		if !moving {
 			break
 		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
+		if p.waitLocked(ctx, nil) != nil {
+			p.mu.Unlock()
 			return false
 		}
 	}
+	p.mu.Unlock()
 	now, err := p.locate(n)
-	return err == nil && !now.same(at)
+	return err == nil && now != at
 }
