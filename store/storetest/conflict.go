@@ -35,6 +35,30 @@ func hosts() []test {
 			_, err := e.tree.Open(e.ctx, e.path("f"), store.OpenFlags{})
 			e.want(err, store.ErrNotExist)
 		}},
+		{name: "attributes that another host set the next open sees, and keeps", needs: metadata, run: func(e *env) {
+			e.put(e.tree, "f", "content")
+			f := e.openFile(e.tree, "f")
+			e.setAttr(e.other(), "f", store.AttrChange{Mode: ptr(uint32(0o600))})
+			g := e.openFile(e.tree, "f")
+			equal(e, "mode", e.stat(g).Mode, uint32(store.ModeRegular|0o600))
+			e.write(g, 0, "C")
+			e.close(g)
+			e.close(f)
+			e.remount()
+			equal(e, "mode", e.lookup(e.tree, "f").Mode, uint32(store.ModeRegular|0o600))
+			equal(e, "content", e.get(e.tree, "f"), "Content")
+		}},
+		{name: "a file deleted elsewhere while it was written can be removed", run: func(e *env) {
+			e.put(e.tree, "f", "content")
+			f := e.openFile(e.tree, "f")
+			e.write(f, 0, "C")
+			e.deleteObject("main/f")
+			e.remove(e.tree, "f")
+			equal(e, "content", e.content(f), "Content")
+			e.close(f)
+			e.missing(e.tree, "f")
+			e.noObject("main/f")
+		}},
 		{name: "a file opened again after a change elsewhere is the new one", run: func(e *env) {
 			e.put(e.tree, "f", "old content")
 			old := e.openRead(e.tree, "f")

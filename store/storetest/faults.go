@@ -160,6 +160,44 @@ func faults() []test {
 			equal(e, "content", e.get(e.tree, "new"), "content")
 			equal(e, "content", e.get(e.tree, "old"), "NEW")
 		}},
+		{name: "a file whose publication got no answer is removed all the same", run: func(e *env) {
+			f := e.create(e.tree, "f")
+			e.write(f, 0, "content")
+			e.faults.Add(fault.Rule{Op: "write", Key: "main/f", Err: backend.ErrTransient, After: true})
+			e.want(f.Flush(e.ctx), backend.ErrTransient)
+			e.faults.Clear()
+			e.remove(e.tree, "f")
+			e.close(f)
+			e.missing(e.tree, "f")
+			e.noObject("main/f")
+		}},
+		{name: "an open file goes on after a rename that failed, wherever it is then", run: func(e *env) {
+			for _, after := range []bool{false, true} {
+				for n := 1; n < 20; n++ {
+					e.put(e.tree, "f", "content")
+					f := e.openFile(e.tree, "f")
+					e.faults.Add(fault.Rule{Op: "write", Key: "main/*", From: n, Err: backend.ErrTransient, After: after})
+					err := e.rename(e.tree, "f", "g", store.Replace)
+					e.faults.Clear()
+					equal(e, "content", e.content(f), "content")
+					e.write(f, -1, ", more")
+					e.close(f)
+					equal(e, "conflicts", len(e.conflictCopies("f"))+len(e.conflictCopies("g")), 0)
+					e.remount()
+					found := map[string]string{}
+					e.walk(e.tree, "", found)
+					if found["f"] != "content, more" && found["g"] != "content, more" {
+						e.t.Errorf("write %d failed, after it happened: %v; there is %q", n, after, found)
+					}
+					for name := range found {
+						e.remove(e.tree, name)
+					}
+					if err == nil {
+						break
+					}
+				}
+			}
+		}},
 		{name: "a remove that failed leaves the file, open or not", run: func(e *env) {
 			e.put(e.tree, "f", "content")
 			e.put(e.tree, "g", "content")

@@ -86,7 +86,7 @@ func cases() []test {
 	var all []test
 	for _, part := range [][]test{
 		lookups(), names(), contents(), handles(), creates(), attributes(), links(), directories(), removals(),
-		renames(), renamesOpen(), hosts(), conflicts(), faults(), models(),
+		renames(), renamesOpen(), parallels(), hosts(), conflicts(), faults(), models(),
 	} {
 		all = append(all, part...)
 	}
