@@ -68,7 +68,11 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 		return backend.Fail(op, key, backend.ErrTransient, credentialsText(err))
 	}
 	if a := answerOf(err); a != nil {
-		return backend.Fail(op, key, a.kind(), a)
+		kind := a.kind()
+		if op == "open" && kind == backend.ErrNotExist {
+			kind = backend.ErrNoBucket // it is all that was asked for
+		}
+		return backend.Fail(op, key, kind, a)
 	}
 	var decode *smithy.DeserializationError
 	if errors.As(err, &decode) {
@@ -123,7 +127,7 @@ func unreachable(err error) bool {
 		cert    *tls.CertificateVerificationError
 		unknown x509.UnknownAuthorityError
 	)
-	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") ||
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") ||
 		errors.As(err, &dns) || errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &cert) || errors.As(err, &unknown)
 }
 
@@ -201,7 +205,8 @@ func kindOfCode(code, message string) error {
 	case "AccessDenied", "AllAccessDisabled", "AccountProblem", "AccessForbidden", "UnauthorizedAccess", "KMS.DisabledException", "KMS.NotFoundException":
 		return backend.ErrPermission
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "NotSignedUp",
-		"InvalidSecurity", "RequestExpired", "AuthorizationHeaderMalformed", "InvalidClientTokenId", "UnrecognizedClientException":
+		"InvalidSecurity", "RequestExpired", "AuthorizationHeaderMalformed", "InvalidClientTokenId", "UnrecognizedClientException",
+		"XAdminUserNotFound": // versitygw, with status 404
 		return backend.ErrCredentials
 	case "SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "Throttling", "ThrottlingException", "ThrottledException",
 		"RequestThrottled", "RequestLimitExceeded", "TooManyRequests", "TooManyRequestsException", "BandwidthLimitExceeded",

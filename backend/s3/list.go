@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,7 +52,7 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 			return backend.Page{}, backend.Fail("list", opts.Prefix, backend.ErrTransient, errors.New("a page with no token for the next"))
 		}
 	}
-	return page, nil
+	return page, progress("list", opts, page.Next)
 }
 
 func (b *bucket) VersionsPage(ctx context.Context, opts backend.ListOptions) (backend.VersionsPage, error) {
@@ -82,11 +83,43 @@ func (b *bucket) VersionsPage(ctx context.Context, opts backend.ListOptions) (ba
 	if err := l.parse(body); err != nil {
 		return backend.VersionsPage{}, backend.Fail("versions", opts.Prefix, backend.ErrTransient, err)
 	}
-	page := backend.VersionsPage{Versions: l.entries}
+	page := backend.VersionsPage{Versions: ordered(l.entries)}
 	if l.truncated {
 		page.Next = l.next["NextVersionIdMarker"] + " " + l.next["NextKeyMarker"]
 	}
-	return page, nil
+	return page, progress("versions", opts, page.Next)
+}
+
+// progress returns an error for a page that says it is followed by itself.
+// There are servers whose listing then never ends.
+func progress(op string, opts backend.ListOptions, next string) error {
+	if next != "" && next == opts.Token {
+		return backend.Fail(op, opts.Prefix, backend.ErrIO, errors.New("the server's pages do not get on"))
+	}
+	return nil
+}
+
+// ordered is by key, then newest first. The store's own order within a key is
+// kept where it can be: times have a resolution of seconds, and that of an
+// upload in parts is when it began. Some servers tell all deletions first.
+func ordered(versions []backend.Version) []backend.Version {
+	byKey := func(a, b backend.Version) int { return strings.Compare(a.Key, b.Key) }
+	if slices.IsSortedFunc(versions, byKey) {
+		return versions
+	}
+	slices.SortStableFunc(versions, func(a, b backend.Version) int {
+		switch {
+		case a.Key != b.Key:
+			return byKey(a, b)
+		case a.Latest != b.Latest:
+			if a.Latest {
+				return -1
+			}
+			return 1
+		}
+		return b.ModTime.Truncate(time.Second).Compare(a.ModTime.Truncate(time.Second))
+	})
+	return versions
 }
 
 func listLimit(op string, opts backend.ListOptions) (*int32, error) {
