@@ -200,6 +200,9 @@ func (f *directFile) setAttrClaimed(ctx context.Context, change AttrChange) (Ent
 // holdAttrLocked makes a change that the next publication takes along.
 func (f *directFile) holdAttrLocked(change AttrChange) (Entry, error) {
 	attr, err := change.Apply(f.attr)
+	if err == nil && !f.gone {
+		err = f.store.CheckAttr(attr)
+	}
 	if err != nil {
 		return Entry{}, err
 	}

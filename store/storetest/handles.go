@@ -132,28 +132,26 @@ func handles() []test {
 		}},
 		{name: "writers and a flusher at once lose nothing", run: func(e *env) {
 			f := e.create(e.tree, "f")
+			var flushes atomic.Int32
 			var wg sync.WaitGroup
-			var done atomic.Bool
 			wg.Go(func() {
-				for !done.Load() {
+				for flushes.Add(1) <= 30 {
 					if err := f.Flush(e.ctx); err != nil {
 						e.t.Error(err)
-						return
 					}
 				}
 			})
-			var writers sync.WaitGroup
 			for i := range 4 {
-				writers.Go(func() {
-					for j := range 100 {
-						if _, err := f.WriteAt(e.ctx, []byte{byte('a' + i)}, int64(j*4+i)); err != nil {
-							e.t.Error(err)
+				wg.Go(func() {
+					for round := 0; round == 0 || flushes.Load() <= 30; round++ {
+						for j := range 100 {
+							if _, err := f.WriteAt(e.ctx, []byte{byte('a' + i)}, int64(j*4+i)); err != nil {
+								e.t.Error(err)
+							}
 						}
 					}
 				})
 			}
-			writers.Wait()
-			done.Store(true)
 			wg.Wait()
 			e.close(f)
 			data, _ := e.object("main/f")
