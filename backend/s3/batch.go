@@ -24,7 +24,6 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 	}
 	errs := make([]error, len(keys))
 	var objects []types.ObjectIdentifier
-	index := make(map[string]int, len(keys))
 	for i, key := range keys {
 		if err := b.checkKey("deletebatch", key); err != nil {
 			errs[i] = err
@@ -39,7 +38,6 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 			}
 			continue
 		}
-		index[b.prefix+key] = i
 		objects = append(objects, types.ObjectIdentifier{Key: b.full(key)})
 	}
 	if len(objects) == 0 {
@@ -62,12 +60,16 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 		if kind == nil {
 			kind = backend.ErrIO
 		}
-		i, ok := index[key]
 		err := backend.Fail("deletebatch", strings.TrimPrefix(key, b.prefix), kind, fmt.Errorf("%s: %s", code, aws.ToString(e.Message)))
-		if !ok {
+		known := false
+		for i := range keys {
+			if b.prefix+keys[i] == key {
+				errs[i], known = err, true
+			}
+		}
+		if !known {
 			return nil, err // which of them it is, nobody knows
 		}
-		errs[i] = err
 	}
 	return errs, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -45,7 +46,9 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 		in.CopySourceIfMatch = head.ETag // the headers are of this version
 		in.ContentType, in.ContentEncoding, in.ContentLanguage = head.ContentType, head.ContentEncoding, head.ContentLanguage
 		in.ContentDisposition, in.CacheControl, in.WebsiteRedirectLocation = head.ContentDisposition, head.CacheControl, head.WebsiteRedirectLocation
-		in.Expires = head.Expires
+		if expires, err := http.ParseTime(aws.ToString(head.ExpiresString)); err == nil {
+			in.Expires = &expires
+		}
 		if in.StorageClass == "" {
 			in.StorageClass = head.StorageClass
 		}

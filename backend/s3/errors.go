@@ -212,7 +212,7 @@ func kindOfCode(code, message string) error {
 		"RequestThrottled", "RequestLimitExceeded", "TooManyRequests", "TooManyRequestsException", "BandwidthLimitExceeded",
 		"RequestThrottledException", "ProvisionedThroughputExceededException", "XMinioServerNotInitialized":
 		return backend.ErrThrottled
-	case "ConditionalRequestConflict", "OperationAborted", "InternalError", "RequestTimeout", "IncompleteBody",
+	case "ConditionalRequestConflict", "OperationAborted", "TemporaryRedirect", "InternalError", "RequestTimeout", "IncompleteBody",
 		"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", clockSkew:
 		return backend.ErrTransient
 	case "NotImplemented", "MethodNotAllowed":

@@ -35,7 +35,7 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 	}
 	ctx, w := b.watch(ctx)
 	defer w.stop()
-	var body []byte
+	var body string
 	if _, err := b.client.ListObjectsV2(ctx, in, capture(&body)); err != nil {
 		return backend.Page{}, b.fail(ctx, "list", opts.Prefix, err)
 	}
@@ -75,7 +75,7 @@ func (b *bucket) VersionsPage(ctx context.Context, opts backend.ListOptions) (ba
 	}
 	ctx, w := b.watch(ctx)
 	defer w.stop()
-	var body []byte
+	var body string
 	if _, err := b.client.ListObjectVersions(ctx, in, capture(&body)); err != nil {
 		return backend.VersionsPage{}, b.fail(ctx, "versions", opts.Prefix, err)
 	}
@@ -135,7 +135,7 @@ func listLimit(op string, opts backend.ListOptions) (*int32, error) {
 // capture takes the body of a good answer away from the SDK, whose reading of
 // a listing costs thirty times that of [listing], and loses the order of
 // versions and deletion marks.
-func capture(body *[]byte) func(*s3.Options) {
+func capture(body *string) func(*s3.Options) {
 	read := middleware.DeserializeMiddlewareFunc("keifs:Capture", func(
 		ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler,
 	) (middleware.DeserializeOutput, middleware.Metadata, error) {
@@ -144,7 +144,9 @@ func capture(body *[]byte) func(*s3.Options) {
 		if err != nil || !ok || resp.StatusCode/100 != 2 {
 			return out, metadata, err
 		}
-		*body, err = io.ReadAll(io.LimitReader(resp.Body, maxListing))
+		var doc strings.Builder
+		_, err = io.Copy(&doc, io.LimitReader(resp.Body, maxListing))
+		*body = doc.String()
 		resp.Body.Close()
 		resp.Body = http.NoBody // an empty listing, to the SDK
 		if err != nil {
@@ -174,9 +176,9 @@ type listing struct {
 	next      map[string]string // markers of the next page, by element
 }
 
-func (l *listing) parse(doc []byte) error {
+func (l *listing) parse(doc string) error {
 	l.next = map[string]string{}
-	x := xmlScanner{data: doc}
+	x := xmlScanner{rest: doc}
 	name, _, err := x.open()
 	if err != nil {
 		return err
@@ -236,11 +238,11 @@ func (l *listing) entry(x *xmlScanner) (e backend.Version, err error) {
 		case "Size":
 			e.Size, err = strconv.ParseInt(text, 10, 64)
 		case "ETag":
-			e.ETag = unquote(&text)
+			e.ETag = strings.Clone(unquote(&text))
 		case "LastModified":
 			e.ModTime, err = time.Parse(time.RFC3339, text)
 		case "VersionId":
-			e.VersionID = text
+			e.VersionID = strings.Clone(text)
 		case "IsLatest":
 			e.Latest = text == "true"
 		}
@@ -267,7 +269,7 @@ func (l *listing) decode() error {
 		if !ok {
 			return fmt.Errorf("the listing names %q, which is not below %q", *s, l.b.prefix)
 		}
-		*s = key
+		*s = strings.Clone(key) // not the whole page with it
 		return nil
 	}
 	for i := range l.entries {

@@ -96,7 +96,7 @@ func TestOpenFailsAtOnce(t *testing.T) {
 	failsToOpen(t, s3.Options{Bucket: bucket, Endpoint: strings.Replace(srv.Endpoint, "http:", "https:", 1)}, backend.ErrUnreachable)
 
 	for _, opts := range []s3.Options{
-		{}, {Bucket: "a/b"}, {Bucket: bucket, Endpoint: "ftp://x"}, {Bucket: bucket, Endpoint: "http://user:pw@x"},
+		{}, {Bucket: "a/b"}, {Bucket: bucket, Prefix: strings.Repeat("x/", 600)}, {Bucket: bucket, Endpoint: "ftp://x"}, {Bucket: bucket, Endpoint: "http://user:pw@x"},
 		{Bucket: bucket, SSECustomerKey: []byte("short")}, {Bucket: bucket, SSE: "AES256", SSECustomerKey: make([]byte, 32)},
 	} {
 		failsToOpen(t, opts, backend.ErrInvalid)
@@ -160,6 +160,20 @@ func TestRegionIsThatOfTheBucket(t *testing.T) {
 	gone := &recorder{next: func(r *http.Request) *http.Response { return answer(r, 404, "") }}
 	t.Setenv("AWS_REGION", "")
 	failsToOpen(t, s3.Options{Bucket: "bucket", Transport: gone}, backend.ErrNoBucket)
+}
+
+func TestEndpointOfTheEnvironment(t *testing.T) {
+	f := newFake(t)
+	t.Setenv("AWS_ENDPOINT_URL", f.URL)
+	b := open(t, s3.Options{Bucket: "bucket", Prefix: "100% ü"})
+	defer b.Close()
+	f.set(uploads)
+	if _, err := b.Stat(t.Context(), "k"); err != nil || f.last().URL.Path != "/bucket/100% ü/k" {
+		t.Errorf("%v, at %s", err, f.last().URL)
+	}
+	if got, want := b.Name(), "s3://bucket/100% ü?endpoint="+f.URL; got != want {
+		t.Errorf("its name is %s, want %s", got, want)
+	}
 }
 
 // A machine whose clock is wrong by a day can still be let in: the store's

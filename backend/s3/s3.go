@@ -67,6 +67,8 @@ type Options struct {
 	Logger *slog.Logger // nil is silence
 }
 
+const maxKey = 1024 // bytes
+
 // NewTransport returns a transport whose connection pool is large enough for
 // many requests at once, to one host or to several.
 func NewTransport() *http.Transport {
@@ -137,7 +139,7 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 		b.Close()
 		return nil, err
 	}
-	b.url = (&url.URL{Scheme: "s3", Host: b.name, Path: strings.TrimSuffix("/"+b.prefix, "/")}).String()
+	b.url = strings.TrimSuffix("s3://"+b.name+"/"+b.prefix, "/")
 	if endpoint := b.client.Options().BaseEndpoint; endpoint != nil {
 		b.url += "?endpoint=" + *endpoint // a bucket of that name elsewhere is another one
 	}
@@ -145,7 +147,7 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 		CondCreate: true, CondOverwrite: true, CondDelete: true, CondCopy: true, CondAssemble: true,
 		Metadata: true, Copy: true, Versions: b.versioned(ctx), StrongList: true, ObjectPrefix: true,
 		MaxPut: 5 << 30, MaxCopy: 5 << 30, MinPart: 5 << 20, MaxPart: 5 << 30, MaxParts: 10000,
-		MaxKey: 1024 - len(b.prefix), MaxMetadata: 2048,
+		MaxKey: maxKey - len(b.prefix), MaxMetadata: 2048,
 	}
 	if opts.Caps != nil {
 		opts.Caps(&b.caps)
@@ -156,6 +158,9 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 func (o *Options) check() error {
 	if o.Bucket == "" || strings.ContainsAny(o.Bucket, "/?#") {
 		return fmt.Errorf("%q is no bucket name", o.Bucket)
+	}
+	if len(o.Prefix) >= maxKey {
+		return errors.New("the prefix is longer than a key can be")
 	}
 	if n := len(o.SSECustomerKey); n != 0 && n != 32 {
 		return fmt.Errorf("the customer's encryption key has %d bytes, not 32", n)

@@ -36,7 +36,7 @@ func uploads(w http.ResponseWriter, r *http.Request) {
 	case q.Has("versions"):
 		body = `<ListVersionsResult></ListVersionsResult>`
 	}
-	say(body, `ETag: "e"`, "Content-Type: image/png", "Cache-Control: no-store", "Content-Encoding: gzip")(w, r)
+	say(body, `ETag: "e"`, "Content-Type: image/png", "Cache-Control: no-store", "Content-Encoding: gzip", "Expires: Mon, 23 Nov 2026 12:00:00 GMT")(w, r)
 }
 
 // everything makes each request once.
@@ -284,7 +284,7 @@ func TestCopyWithNewMetadataKeepsTheHeaders(t *testing.T) {
 	h := f.last().Header
 	for name, want := range map[string]string{
 		"X-Amz-Metadata-Directive": "REPLACE", "X-Amz-Meta-Mode": "33188", "Content-Type": "image/png",
-		"Cache-Control": "no-store", "Content-Encoding": "gzip", "X-Amz-Copy-Source-If-Match": `"e"`,
+		"Cache-Control": "no-store", "Content-Encoding": "gzip", "Expires": "Mon, 23 Nov 2026 12:00:00 GMT", "X-Amz-Copy-Source-If-Match": `"e"`,
 	} {
 		if h.Get(name) != want {
 			t.Errorf("%s is %q, want %q", name, h.Get(name), want)

@@ -1,7 +1,6 @@
 package s3
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,10 +9,10 @@ import (
 
 // xmlScanner reads the XML that S3 servers write: elements, text, references;
 // of attributes, comments and instructions it only finds the end. Its errors
-// are of documents that are cut or no XML.
+// are of documents that are cut or no XML. The strings that it returns are
+// parts of the document, and keep it in memory.
 type xmlScanner struct {
-	data []byte
-	pos  int
+	rest string // of the document
 	// An element that was opened as <a/> has its end still to come.
 	closed bool
 }
@@ -28,53 +27,51 @@ func (x *xmlScanner) open() (name string, ok bool, err error) {
 		return "", false, nil
 	}
 	for {
-		i := bytes.IndexByte(x.data[x.pos:], '<')
-		if i < 0 {
-			return "", false, fmt.Errorf("%w: it ends early", errXML)
+		if _, err := x.until("<"); err != nil {
+			return "", false, err
 		}
-		x.pos += i
-		rest := x.data[x.pos:]
-		var end string
 		switch {
-		case bytes.HasPrefix(rest, []byte("<!--")):
-			end = "-->"
-		case bytes.HasPrefix(rest, []byte("<?")):
-			end = "?>"
+		case strings.HasPrefix(x.rest, "!--"):
+			_, err = x.until("-->")
+		case strings.HasPrefix(x.rest, "?"):
+			_, err = x.until("?>")
 		default:
-			tag, err := x.until(">")
-			if err != nil {
-				return "", false, err
-			}
-			tag = tag[1:]
-			if strings.HasPrefix(tag, "/") {
-				return "", false, nil
-			}
-			if strings.HasSuffix(tag, "/") {
-				x.closed, tag = true, tag[:len(tag)-1]
-			}
-			if i := strings.IndexAny(tag, " \t\r\n"); i >= 0 {
-				tag = tag[:i]
-			}
-			if tag == "" || tag[0] == '!' {
-				return "", false, errXML
-			}
-			return tag[strings.IndexByte(tag, ':')+1:], true, nil
+			return x.tag()
 		}
-		if _, err := x.until(end); err != nil {
+		if err != nil {
 			return "", false, err
 		}
 	}
 }
 
-// until returns the bytes before the next end, and goes behind that.
+// tag reads a tag behind its "<".
+func (x *xmlScanner) tag() (name string, ok bool, err error) {
+	name, err = x.until(">")
+	if err != nil {
+		return "", false, err
+	}
+	if strings.HasPrefix(name, "/") {
+		return "", false, nil
+	}
+	name, x.closed = strings.CutSuffix(name, "/")
+	if i := strings.IndexByte(name, ' '); i >= 0 {
+		name = name[:i] // without the attributes
+	}
+	name = strings.TrimSpace(name[strings.IndexByte(name, ':')+1:])
+	if name == "" || name[0] == '!' {
+		return "", false, errXML
+	}
+	return name, true, nil
+}
+
+// until returns what comes before end, and goes behind that.
 func (x *xmlScanner) until(end string) (string, error) {
-	i := bytes.Index(x.data[x.pos:], []byte(end))
-	if i < 0 {
+	before, after, found := strings.Cut(x.rest, end)
+	if !found {
 		return "", fmt.Errorf("%w: it ends early", errXML)
 	}
-	s := string(x.data[x.pos : x.pos+i])
-	x.pos += i + len(end)
-	return s, nil
+	x.rest = after
+	return before, nil
 }
 
 // children calls visit in each element of the present one; visit must leave it
