@@ -62,7 +62,7 @@ func runtimeDirs(uid int) []string {
 	if uid == 0 {
 		return append(dirs, "/run/keifs")
 	}
-	return append(dirs, filepath.Join(os.TempDir(), fmt.Sprintf("keifs-%d", uid)))
+	return append(dirs, fmt.Sprintf("/tmp/keifs-%d", uid))
 }
 
 // checkPrivate makes sure that nobody else can put a socket into dir.
@@ -83,7 +83,8 @@ func isDir(path string) bool {
 }
 
 // resolveDir is the absolute path of a directory without symbolic links, also
-// where it is a mount whose daemon is dead.
+// where it is a mount that cannot be looked at: its daemon is dead, or it is
+// another user's.
 func resolveDir(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -91,9 +92,11 @@ func resolveDir(dir string) (string, error) {
 	}
 	real, err := filepath.EvalSymlinks(abs)
 	var at *os.PathError
-	if errors.Is(err, unix.ENOTCONN) && errors.As(err, &at) {
-		if _, above := filepath.EvalSymlinks(filepath.Dir(abs)); above == nil {
-			return at.Path, nil
+	if (errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.EACCES)) && errors.As(err, &at) {
+		if _, ok, tableErr := mountedAt(at.Path); ok && tableErr == nil {
+			if _, above := filepath.EvalSymlinks(filepath.Dir(abs)); above == nil {
+				return at.Path, nil
+			}
 		}
 	}
 	return real, err

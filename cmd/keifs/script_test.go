@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/keifs/keifs/test/need"
 	"github.com/keifs/keifs/test/versitygw"
 )
 
@@ -27,11 +28,18 @@ func TestMain(m *testing.M) {
 // real mounts of local stores and of a real S3 server. Beside the commands of
 // testscript they have those of storyCommands.
 func TestStories(t *testing.T) {
+	need.Tool(t, "fusermount3", "fuse3")
 	srv := versitygw.Shared(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		Cmds:                storyCommands,
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			for name, dir := range map[string]string{
 				"HOME": "home", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache", "XDG_DATA_HOME": "data",
@@ -44,6 +52,12 @@ func TestStories(t *testing.T) {
 				env.Setenv(name, dir)
 			}
 			env.Setenv("ENDPOINT", srv.Endpoint)
+			proxy, err := newStoryProxy(srv.Endpoint)
+			if err != nil {
+				return err
+			}
+			env.Values[proxyKey{}] = proxy
+			env.Setenv("PROXY", proxy.URL)
 			env.Setenv("BUCKET", srv.NewBucket(t))
 			env.Setenv("SECRET", srv.SecretKey)
 			env.Setenv("AWS_ACCESS_KEY_ID", srv.AccessKey)
@@ -54,6 +68,8 @@ func TestStories(t *testing.T) {
 				if err := endMounts(env.WorkDir); err != nil {
 					t.Error(err)
 				}
+				proxy.set("refuse") // what still hangs
+				proxy.Close()
 			})
 			return nil
 		},
@@ -83,6 +99,7 @@ var storyCommands = map[string]func(ts *testscript.TestScript, neg bool, args []
 		}
 		ts.Setenv("PID", strconv.Itoa(out.Mounts[0].PID))
 	},
+	"proxy": proxyCommand,
 	// signal NAME: sends it to $PID.
 	"signal": func(ts *testscript.TestScript, neg bool, args []string) {
 		pid, err := strconv.Atoi(ts.Getenv("PID"))

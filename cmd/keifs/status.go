@@ -179,16 +179,12 @@ func (st mountStatus) print(w io.Writer) {
 	line("daemon", "process %d, keifs %s, since %s", st.PID, st.Version, st.Since.Format(time.DateTime))
 	line("log", "%s", cmp.Or(st.Log, "standard error"))
 	line("branches", "%s", cmp.Or(strings.Join(st.Branches, " "), "none"))
-	var bytes int64
-	for _, p := range st.Pending {
-		bytes += p.Bytes
-	}
-	line("pending", "%d files, %s", len(st.Pending), formatSize(bytes))
+	line("pending", "%s", st.pending())
 	for _, p := range st.Pending {
 		line("", "%s/%s: %s since %s %s", p.Branch, p.Path, p.State, p.Since.Format(time.TimeOnly), p.Error)
 	}
 	line("conflicts", "%d", st.Conflicts)
-	line("not shown", "%d keys that no file can be named %s", st.Unnameable.Count, strings.Join(st.Unnameable.Examples, " "))
+	line("not shown", "%d keys that no file can have %q", st.Unnameable.Count, st.Unnameable.Examples)
 	if c := st.Cache; c != nil {
 		line("cache", "%s in %s; names %s, listings %s, content %s", formatSize(c.ChunkBytes), st.CacheDir,
 			rate(c.Hits, c.Misses), rate(c.ListHits, c.ListMisses), rate(c.ChunkHits, c.ChunkMisses))
@@ -208,4 +204,17 @@ func rate(hits, misses int64) string {
 		return "unasked"
 	}
 	return fmt.Sprintf("%d%% of %d", 100*hits/(hits+misses), hits+misses)
+}
+
+// pending is how much is not in the bucket yet.
+func (st mountStatus) pending() string {
+	var bytes int64
+	for _, p := range st.Pending {
+		bytes += p.Bytes
+	}
+	files := "files"
+	if len(st.Pending) == 1 {
+		files = "file"
+	}
+	return fmt.Sprintf("%d %s (%s)", len(st.Pending), files, formatSize(bytes))
 }

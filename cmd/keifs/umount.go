@@ -32,6 +32,9 @@ of a mount that died left behind is cleaned away.`,
 			if err != nil {
 				return fail(exitDir, "%w", err)
 			}
+			if err := os.Chdir("/"); err != nil { // not to keep it busy ourselves
+				return err
+			}
 			e, is, err := mountedAt(dir)
 			if err != nil {
 				return err
@@ -82,11 +85,7 @@ func plainUnmount(dir string) error {
 
 // announce says what an unmount has to wait for.
 func (st mountStatus) announce(w io.Writer) {
-	var bytes int64
-	for _, p := range st.Pending {
-		bytes += p.Bytes
-	}
-	if n := len(st.Pending); n > 0 {
-		fmt.Fprintf(w, "keifs: waiting for %d files (%s) to reach the bucket\n", n, formatSize(bytes))
+	if len(st.Pending) > 0 {
+		fmt.Fprintf(w, "keifs: waiting for %s to reach the bucket\n", st.pending())
 	}
 }
