@@ -44,6 +44,9 @@ const (
 	googSymlink   = "goog-reserved-file-is-symlink"
 )
 
+// plainType is the content type of an object that was given none.
+const plainType = "application/octet-stream"
+
 // isOwn says whether the metadata is replaced when attributes are written.
 func isOwn(name string) bool {
 	switch name {
@@ -67,7 +70,10 @@ func (o *Options) decode(info backend.Info, dir bool) Attr {
 	m := info.Metadata
 	a := Attr{
 		Mode: ModeRegular | o.FileMode, UID: o.UID, GID: o.GID,
-		Mtime: info.ModTime, Ctime: info.ModTime, ContentType: info.ContentType,
+		Mtime: info.ModTime, Ctime: info.ModTime,
+	}
+	if info.ContentType != plainType {
+		a.ContentType = info.ContentType
 	}
 	if dir {
 		a.Mode = ModeDir | o.DirMode

@@ -83,11 +83,7 @@ func (s *Store) PublishCopy(ctx context.Context, from *Store, source Path, versi
 	pub.same = func(ctx context.Context, object backend.Info) (bool, error) {
 		return s.sameObjects(ctx, object, src)
 	}
-	e, err := s.publish(ctx, pub)
-	if errors.Is(err, errSource) {
-		err = fmt.Errorf("copy %q: %w", source, ErrStale)
-	}
-	return e, err
+	return s.publish(ctx, pub)
 }
 
 func (s *Store) publication(ctx context.Context, p Path, kind uint32, size int64, opts PublishOptions) (publication, error) {

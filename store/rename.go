@@ -259,7 +259,7 @@ func (s *Store) discard(ctx context.Context, caps backend.Caps, info backend.Inf
 
 // stale is fail where a lost condition means that somebody else was at work.
 func stale(op string, p Path, err error) error {
-	if errors.Is(err, errSource) || errors.Is(err, backend.ErrPrecondition) {
+	if errors.Is(err, backend.ErrPrecondition) {
 		return fmt.Errorf("%s %q: %w", op, p, ErrStale)
 	}
 	return fail(op, p, err)

@@ -120,12 +120,12 @@ func (c *core) checkFormat(ctx context.Context) error {
 	switch {
 	case errors.Is(err, backend.ErrNotExist):
 		return nil // a bucket without records is one of format 1
-	case errors.Is(err, backend.ErrTooLarge):
-		return fmt.Errorf("%s: %w", formatKey, ErrFormat)
-	case err != nil:
+	case err != nil && !errors.Is(err, backend.ErrTooLarge):
 		return err
 	case c.opts.ReadOnly:
 		return nil // plain objects are the truth in any format
+	case err != nil:
+		return fmt.Errorf("%s: %w", formatKey, ErrFormat)
 	}
 	var record struct{ Format int }
 	if err := json.Unmarshal(data, &record); err != nil {
@@ -238,6 +238,8 @@ func fail(op string, p Path, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, errSource):
+		return fmt.Errorf("%s %q: the source of the copy: %w", op, p, ErrStale)
 	case errors.Is(err, backend.ErrNotExist):
 		return fmt.Errorf("%s %q: %w", op, p, ErrNotExist)
 	case errors.Is(err, backend.ErrTooLarge):
