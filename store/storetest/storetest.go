@@ -25,13 +25,18 @@ func Run(t *testing.T, open Open) {
 	for _, b := range buckets(t) {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
-			for _, c := range cases() {
-				if c.needs != nil && !c.needs(b.caps) || c.once && b.name != "mem" || c.memory && b.name == "file" {
-					continue
-				}
-				t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, b.make(t))) })
-			}
+			b.run(t, open)
 		})
+	}
+}
+
+// RunInMemory runs the suite on the plain bucket in memory only: for further
+// settings of a volume that passes Run with others.
+func RunInMemory(t *testing.T, open Open) {
+	for _, b := range buckets(t) {
+		if b.name == plain {
+			b.run(t, open)
+		}
 	}
 }
 
@@ -40,6 +45,18 @@ type bucket struct {
 	name string
 	caps backend.Caps
 	make func(t *testing.T) backend.Backend
+}
+
+// plain is the bucket that has everything.
+const plain = "mem"
+
+func (b bucket) run(t *testing.T, open Open) {
+	for _, c := range cases() {
+		if c.needs != nil && !c.needs(b.caps) || c.once && b.name != plain || c.memory && b.name == "file" {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, b.make(t))) })
+	}
 }
 
 func buckets(t *testing.T) []bucket {
@@ -53,7 +70,7 @@ func buckets(t *testing.T) []bucket {
 	}
 	list := []bucket{{name: "file", caps: folder(t).Caps(), make: folder}}
 	for name, opts := range map[string]mem.Options{
-		"mem":            {},
+		plain:            {},
 		"mem plain":      {Plain: true, Seconds: true, PageSize: 3},
 		"mem versioned":  {Versions: true, PageSize: 7},
 		"mem lesser":     {Caps: lesser},
