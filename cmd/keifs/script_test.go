@@ -52,6 +52,9 @@ func TestStories(t *testing.T) {
 				env.Setenv(name, dir)
 			}
 			env.Setenv("ENDPOINT", srv.Endpoint)
+			// With -race: no second of sleep at each end, and what a daemon
+			// finds must not stay in its log.
+			env.Setenv("GORACE", "atexit_sleep_ms=0 log_path="+filepath.Join(env.WorkDir, "race"))
 			proxy, err := newStoryProxy(srv.Endpoint)
 			if err != nil {
 				return err
@@ -67,6 +70,11 @@ func TestStories(t *testing.T) {
 			env.Defer(func() {
 				if err := endMounts(env.WorkDir); err != nil {
 					t.Error(err)
+				}
+				races, _ := filepath.Glob(filepath.Join(env.WorkDir, "race.*"))
+				for _, path := range races {
+					text, _ := os.ReadFile(path)
+					t.Errorf("%s", text)
 				}
 				proxy.set("refuse") // what still hangs
 				proxy.Close()
