@@ -60,15 +60,15 @@ func (b *bucket) connect(ctx context.Context, opts *Options) error {
 		if attempt == 3 {
 			return err
 		}
-		var answer *answer
-		if !errors.As(err, &answer) {
+		refusal, ok := errors.AsType[*answer](err)
+		if !ok {
 			return err
 		}
-		switch region := answer.region; {
+		switch region := refusal.region; {
 		case region != "" && region != b.client.Options().Region:
 			b.log.Info("the bucket is in another region", "bucket", b.name, "region", region)
 			b.client = newClient(cfg, opts, region)
-		case answer.code == clockSkew: // by now the client knows the store's time
+		case refusal.code == clockSkew: // by now the client knows the store's time
 		default:
 			return err
 		}
@@ -138,8 +138,7 @@ func (b *bucket) findRegion(ctx context.Context, cfg aws.Config, opts *Options) 
 }
 
 func regionOf(err error) string {
-	var e *awshttp.ResponseError
-	if errors.As(err, &e) && e.Response != nil {
+	if e, ok := errors.AsType[*awshttp.ResponseError](err); ok && e.Response != nil {
 		return e.Response.Header.Get("X-Amz-Bucket-Region")
 	}
 	return ""
@@ -162,8 +161,7 @@ func (c *credentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	}
 	// Who had credentials, and cannot refresh them for want of an answer, may
 	// have them again: data that waits for its upload must not be given up.
-	var api smithy.APIError
-	if c.had.Load() && !errors.As(err, &api) {
+	if _, refused := errors.AsType[smithy.APIError](err); c.had.Load() && !refused {
 		return cred, fmt.Errorf("%w: %w", errRefresh, err)
 	}
 	return cred, fmt.Errorf("%w: %w", errNoCredentials, err)

@@ -3,7 +3,6 @@ package s3
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -74,13 +73,12 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 		}
 		return backend.Fail(op, key, kind, a)
 	}
-	var decode *smithy.DeserializationError
-	if errors.As(err, &decode) {
-		return backend.Fail(op, key, backend.ErrTransient, fmt.Errorf("not an answer of S3: %w", decode.Err))
+	if decode, ok := errors.AsType[*smithy.DeserializationError](err); ok {
+		return backend.Fail(op, key, backend.ErrTransient, fmt.Errorf("not an answer of S3: %v", decode.Err))
 	}
-	var sent *url.Error
-	if !errors.As(err, &sent) {
-		return backend.Fail(op, key, backend.ErrInvalid, err) // refused before it was sent
+	sent, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return backend.Fail(op, key, backend.ErrInvalid, words(err)) // refused before it was sent
 	}
 	kind := backend.ErrTransient
 	if unreachable(sent.Err) {
@@ -88,10 +86,14 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 	}
 	// The host is enough: the whole address of the request helps nobody.
 	if u, parseErr := url.Parse(sent.URL); parseErr == nil {
-		return backend.Fail(op, key, kind, fmt.Errorf("%s://%s: %w", u.Scheme, u.Host, sent.Err))
+		return backend.Fail(op, key, kind, fmt.Errorf("%s://%s: %v", u.Scheme, u.Host, sent.Err))
 	}
-	return backend.Fail(op, key, kind, sent.Err)
+	return backend.Fail(op, key, kind, words(sent.Err))
 }
+
+// words is what an error says, without being it: that a connection timed out
+// must not read as if the caller's context had, nor a cut answer as a short source.
+func words(err error) error { return errors.New(err.Error()) }
 
 // credentialsText keeps the outermost and the innermost words of the chain of
 // credential providers, which tells of each of its layers.
@@ -114,27 +116,27 @@ func credentialsText(err error) error {
 	if inner == outer {
 		return outer
 	}
-	return fmt.Errorf("%w (%w)", outer, inner)
+	return fmt.Errorf("%w (%v)", outer, inner)
 }
 
 // unreachable says whether there was no connection at all.
 func unreachable(err error) bool {
-	var (
-		op      *net.OpError
-		dns     *net.DNSError
-		record  tls.RecordHeaderError
-		alert   tls.AlertError
-		cert    *tls.CertificateVerificationError
-		unknown x509.UnknownAuthorityError
-	)
-	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") ||
-		errors.As(err, &dns) || errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &cert) || errors.As(err, &unknown)
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
+		return true
+	}
+	return errors.Is(err, http.ErrSchemeMismatch) || is[*net.DNSError](err) || is[tls.RecordHeaderError](err) ||
+		is[tls.AlertError](err) || is[*tls.CertificateVerificationError](err)
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // answerOf is what the store answered; nil where it did not.
 func answerOf(err error) *answer {
-	var e *awshttp.ResponseError
-	if !errors.As(err, &e) || e.Response == nil || e.HTTPStatusCode() == 0 {
+	e, ok := errors.AsType[*awshttp.ResponseError](err)
+	if !ok || e.Response == nil || e.HTTPStatusCode() == 0 {
 		return nil
 	}
 	if e.HTTPStatusCode()/100 == 2 {
@@ -145,8 +147,7 @@ func answerOf(err error) *answer {
 		status: e.HTTPStatusCode(), request: e.ServiceRequestID(),
 		region: header.Get("X-Amz-Bucket-Region"), deleted: header.Get("X-Amz-Delete-Marker") == "true",
 	}
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
 	}
 	// What the SDK makes up where there was no body says less than the status.

@@ -205,9 +205,9 @@ func (b *bucket) failBody(ctx context.Context, key string, err error) error {
 	}
 	// The SDK has no type for it.
 	if strings.HasPrefix(err.Error(), "checksum did not match") {
-		return backend.Fail("get", key, backend.ErrCorrupt, err)
+		return backend.Fail("get", key, backend.ErrCorrupt, words(err))
 	}
-	return backend.Fail("get", key, backend.ErrTransient, err)
+	return backend.Fail("get", key, backend.ErrTransient, words(err))
 }
 
 func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {

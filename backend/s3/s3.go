@@ -136,8 +136,7 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 		opts.Transport = b.own
 	}
 	if err := b.connect(ctx, &opts); err != nil {
-		b.Close()
-		return nil, err
+		return nil, errors.Join(err, b.Close())
 	}
 	b.url = strings.TrimSuffix("s3://"+b.name+"/"+b.prefix, "/")
 	if endpoint := b.client.Options().BaseEndpoint; endpoint != nil {
