@@ -117,6 +117,13 @@ func (v *direct) Close(ctx context.Context) error {
 		return nil
 	}
 	err := v.publishAll(ctx)
+	if lost := v.Pending(); len(lost) > 0 {
+		var names []string
+		for _, p := range lost {
+			names = append(names, p.Branch+"/"+p.Path)
+		}
+		err = fmt.Errorf("changes are lost of %s: %w", strings.Join(names, ", "), err)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	clear(v.names)

@@ -150,7 +150,7 @@ func (h *directHandle) CopyFrom(ctx context.Context, src File, srcOff, off, n in
 func (h *directHandle) SetAttr(ctx context.Context, change AttrChange) (Entry, error) {
 	f := h.f
 	if f.store.opts.ReadOnly || change.Size != nil && !h.write {
-		return Entry{}, fmt.Errorf("%s: %w", f.path, ErrReadOnly)
+		return Entry{}, fmt.Errorf("handle: %w", ErrReadOnly)
 	}
 	release, err := f.claim(ctx)
 	if err != nil {

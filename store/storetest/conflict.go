@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/fault"
 	"github.com/keifs/keifs/store"
 )
 
@@ -323,6 +325,23 @@ func conflicts() []test {
 				f.Close(e.ctx)
 			}
 			equal(e, "kept", strings.Join(e.conflictCopies("f"), "|"), strings.Join(want, "|"))
+		}},
+		{name: "content that lost and cannot be kept beside yet is not given up", needs: conditions, run: func(e *env) {
+			e.put(e.tree, "f", "base")
+			f := e.openFile(e.tree, "f")
+			e.write(f, 0, "mine")
+			e.putObject("main/f", "theirs")
+			e.faults.Add(fault.Rule{Op: "write", Key: "*.conflict-*", Err: backend.ErrNoSpace, Times: fault.Always})
+			e.want(f.Flush(e.ctx), backend.ErrNoSpace)
+			equal(e, "pending", len(e.vol.Pending()), 1)
+			equal(e, "content", e.content(f), "mine")
+			e.faults.Clear()
+			e.want(f.Flush(e.ctx), store.ErrStale)
+			f.Close(e.ctx)
+			equal(e, "pending", len(e.vol.Pending()), 0)
+			data, _ := e.object("main/f")
+			equal(e, "object", data, "theirs")
+			equal(e, "kept", strings.Join(e.conflictCopies("f"), "|"), "mine")
 		}},
 		{name: "with the policy to fail nothing is stored beside", needs: conditions, run: func(e *env) {
 			e.opts.Policy = store.Fail

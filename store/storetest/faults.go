@@ -237,12 +237,12 @@ func faults() []test {
 			e.close(f)
 		}},
 		{name: "a volume closed while the bucket is away says what it could not publish", run: func(e *env) {
-			f := e.create(e.tree, "f")
+			f := e.create(e.tree, "unsaved.txt")
 			e.write(f, 0, "content")
 			e.faults.Add(fault.Rule{Op: "write", Err: backend.ErrUnreachable, Times: fault.Always})
 			err := e.vol.Close(e.ctx)
 			e.want(err, backend.ErrUnreachable)
-			equal(e, "names the file", err != nil && strings.Contains(err.Error(), "f"), true)
+			equal(e, "names the file", err != nil && strings.Contains(err.Error(), "unsaved.txt"), true)
 		}},
 		{name: "waiting for the bucket ends with the context", run: func(e *env) {
 			e.put(e.tree, "f", "content")
