@@ -45,6 +45,9 @@ func (in *inode) holdAttr(ctx context.Context, path store.Path, change store.Att
 		return e, false, nil
 	}
 	attr, err := change.Apply(in.entry.Attr)
+	if err == nil && !in.removed {
+		err = in.t.store.CheckAttr(attr)
+	}
 	if err != nil {
 		return e, false, err
 	}
