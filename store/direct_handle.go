@@ -149,7 +149,7 @@ func (h *directHandle) CopyFrom(ctx context.Context, src File, srcOff, off, n in
 // SetAttr implements File.
 func (h *directHandle) SetAttr(ctx context.Context, change AttrChange) (Entry, error) {
 	f := h.f
-	if f.store.opts.ReadOnly || change.Size != nil && !h.write {
+	if f.store.ReadOnly() || change.Size != nil && !h.write {
 		return Entry{}, fmt.Errorf("handle: %w", ErrReadOnly)
 	}
 	release, err := f.claim(ctx)

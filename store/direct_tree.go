@@ -28,7 +28,7 @@ func (t *directTree) writable() error {
 	if err := t.v.check(); err != nil {
 		return err
 	}
-	if t.store.opts.ReadOnly {
+	if t.store.ReadOnly() {
 		return fmt.Errorf("%s: %w", t.store.BackendName(), ErrReadOnly)
 	}
 	return nil
