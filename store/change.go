@@ -29,7 +29,7 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 	}
 	var tried map[string]string // by an attempt whose answer may have been lost
 	for range attempts {
-		f, err := s.look(ctx, p)
+		f, err := s.lookBase(ctx, pl, change.Base)
 		if err != nil {
 			return Entry{}, err
 		}
@@ -84,6 +84,18 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 		}
 	}
 	return Entry{}, fmt.Errorf("attributes of %q: it changes all the time: %w", p, ErrStale)
+}
+
+// lookBase is look, cheaper where the version says that it is a file.
+func (s *Store) lookBase(ctx context.Context, pl place, base string) (found, error) {
+	if base == "" || pl.path.IsRoot() {
+		return s.look(ctx, pl.path)
+	}
+	info, err := s.stat(ctx, pl)
+	if err != nil {
+		return found{}, fail("attributes of", pl.path, err)
+	}
+	return s.fileFound(pl.path, info), nil
 }
 
 // Mkdir implements Tree. At the root it makes a branch.
@@ -148,6 +160,9 @@ func (s *Store) making(ctx context.Context, p Path) (backend.Caps, place, error)
 	pl, err := s.place(p)
 	if err == nil {
 		err = pl.creatable()
+	}
+	if limit := s.b.Caps().MaxKey; err == nil && limit > 0 && len(pl.dir) > limit {
+		err = fmt.Errorf("marker of %d bytes, the store takes %d: %w", len(pl.dir), limit, ErrNameTooLong)
 	}
 	if err != nil {
 		return backend.Caps{}, place{}, err

@@ -31,6 +31,9 @@ func TestWhatChangingAttributesCosts(t *testing.T) {
 	_, err = b.SetAttr(ctx, f, AttrChange{Mode: ptr(uint32(0o600)), Mtime: ptr(first.ModTime)})
 	ok(t, err)
 	b.cost("STAT main/f", "LIST main/f/") // nothing to change
+	_, err = b.SetAttr(ctx, f, AttrChange{Mode: ptr(uint32(0o640)), Base: e.Version})
+	ok(t, err)
+	b.cost("STAT main/f", "COPY main/f if-match") // what has a version is a file
 
 	b.put("main/d/f", "")
 	before := time.Now()
@@ -63,6 +66,7 @@ func lesserCopies() map[string]mem.Options {
 		"copies by parts":           {Caps: func(c *backend.Caps) { c.MaxCopy = 1 }},
 		"nothing but put":           {Plain: true},
 		"nothing with a condition":  {Caps: func(c *backend.Caps) { *c = backend.Caps{Metadata: true, Copy: true, ObjectPrefix: true} }, IgnoreConds: true},
+		"parts without conditions":  {Caps: func(c *backend.Caps) { c.CondAssemble, c.MaxCopy = false, 1 }, IgnoreConds: true},
 		"no condition in the parts": {Caps: func(c *backend.Caps) { c.CondCopy, c.CondAssemble = false, false }, IgnoreConds: true},
 	}
 }
@@ -184,6 +188,7 @@ func TestMakingAndRemovingSayWhatIsInTheWay(t *testing.T) {
 			t.Errorf("%s %q: %v, want %v", c.name, c.rel, err, c.want)
 		}
 	}
+	is(t, mkdir(strings.Repeat("nnnnnnnn/", 113)+"xx"), ErrNameTooLong) // its marker is one byte longer
 	for _, a := range []Attr{{Mode: 0o020644}, {Mode: ModeDir}} {
 		_, err := b.Mknod(ctx, b.path("x"), a, "")
 		is(t, err, ErrUnsupported)

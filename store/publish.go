@@ -147,6 +147,13 @@ func (s *Store) publish(ctx context.Context, pub publication) (Entry, error) {
 			if cond.IfMatch != "" && s.opts.Policy == Fail {
 				return Entry{}, &ConflictError{Path: pub.path}
 			}
+			if cond.IfAbsent && !pub.caps.ObjectPrefix {
+				// Some such stores call a directory of that name a lost
+				// condition.
+				if err := s.directoryAt(ctx, pub.place, pub.opts.Exclusive); err != nil {
+					return Entry{}, err
+				}
+			}
 			cond = backend.Cond{IfAbsent: true}
 			continue
 		case statErr != nil:
@@ -225,18 +232,23 @@ func (s *Store) sameObjects(ctx context.Context, a, b backend.Info) (bool, error
 	return bytes.Equal(sums[0], sums[1]), nil
 }
 
+// directoryAt returns ErrIsDir, or for an exclusive create ErrExist, where
+// there is a directory at a place.
+func (s *Store) directoryAt(ctx context.Context, pl place, exclusive bool) error {
+	below, err := s.peek(ctx, pl.dir, 1)
+	switch {
+	case err != nil || len(below) == 0:
+		return err
+	case exclusive:
+		return fmt.Errorf("%q: %w", pl.path, ErrExist)
+	}
+	return fmt.Errorf("%q: %w", pl.path, ErrIsDir)
+}
+
 // badKey finds out why a bucket cannot hold a new key.
 func (s *Store) badKey(ctx context.Context, pl place, exclusive bool) error {
-	// A directory of that name.
-	below, err := s.peek(ctx, pl.dir, 1)
-	if err != nil {
+	if err := s.directoryAt(ctx, pl, exclusive); err != nil {
 		return err
-	}
-	if len(below) > 0 {
-		if exclusive {
-			return fmt.Errorf("%q: %w", pl.path, ErrExist)
-		}
-		return fmt.Errorf("%q: %w", pl.path, ErrIsDir)
 	}
 	// A parent that is a file.
 	for dir := pl.path.Dir(); !dir.IsRoot(); dir = dir.Dir() {

@@ -203,6 +203,17 @@ func TestALostAnswerIsNoConflict(t *testing.T) {
 	b.put("main/f", "x")
 	ok(t, b.Rename(t.Context(), b.path("f"), b.path("g"), NoReplace))
 	same(t, b.keys(), []string{"main/g"})
+
+	// The name that was renamed away belongs to somebody else by now.
+	b = unsure(t, "delete", func(raw backend.Backend) error {
+		ok(t, raw.Delete(t.Context(), "main/f", backend.Cond{}))
+		return second(raw.Put(t.Context(), "main/f", backend.Bytes([]byte("theirs")), backend.PutOptions{}))
+	})
+	b.put("main/f", "mine")
+	ok(t, b.Rename(t.Context(), b.path("f"), b.path("g"), Replace))
+	if b.body("main/f") != "theirs" || b.body("main/g") != "mine" {
+		t.Errorf("%q %q", b.body("main/f"), b.body("main/g"))
+	}
 }
 
 func TestOfUnsureCreatorsOnlyOneWins(t *testing.T) {
@@ -332,6 +343,10 @@ func TestWhatCannotBeStoredIsRefused(t *testing.T) {
 	}
 	_, err := b.publish("d", "", PublishOptions{Exclusive: true})
 	is(t, err, ErrExist)
+	// Some stores call that a lost condition, though there is no object.
+	b.in.Add(fault.Rule{Op: "put", Err: backend.ErrPrecondition})
+	_, err = b.publish("d", "y", PublishOptions{})
+	is(t, err, ErrIsDir)
 	big := Attr{Xattrs: map[string][]byte{"user.big": make([]byte, 4000)}}
 	_, err = b.publish("g", "", PublishOptions{Attr: big})
 	is(t, err, ErrTooBig)

@@ -178,12 +178,27 @@ func (s *Store) transferOnce(ctx context.Context, caps backend.Caps, src backend
 	byParts := ok && caps.Copy && src.Size > 0
 	unconditional := opts.Cond == backend.Cond{}
 
-	copyOpts := backend.CopyOptions{SourceETag: src.ETag, Cond: opts.Cond, Metadata: opts.Metadata}
+	wholly := func(cond backend.Cond) (backend.Info, error) {
+		return copier.Copy(ctx, src.Key, dst, backend.CopyOptions{SourceETag: src.ETag, Cond: cond, Metadata: opts.Metadata})
+	}
+	inParts := func(cond backend.Cond) (backend.Info, error) {
+		part, err := partSize(caps, dst, src.Size, copyPart)
+		if err != nil {
+			return backend.Info{}, err
+		}
+		opts.Cond = cond
+		return s.assemble(ctx, assembler, dst, src.Size, part, opts, func(ctx context.Context, a backend.Assembly, n int, off, length int64) error {
+			return a.CopyPart(ctx, n, src.Key, src.ETag, off, length)
+		})
+	}
 	switch {
 	case byCopy && (unconditional || caps.CondCopy):
-		return copier.Copy(ctx, src.Key, dst, copyOpts)
+		return wholly(opts.Cond)
 
-	case src.Size <= smallCopy && !(byCopy && cheap):
+	case byCopy && cheap:
+		return wholly(backend.Cond{})
+
+	case src.Size <= smallCopy:
 		var data []byte
 		if src.Size > 0 {
 			var err error
@@ -193,23 +208,17 @@ func (s *Store) transferOnce(ctx context.Context, caps backend.Caps, src backend
 		}
 		return s.put(ctx, caps, dst, backend.Bytes(data), opts)
 
-	case byParts && (unconditional || caps.CondAssemble) && !(byCopy && cheap):
-		part, err := partSize(caps, dst, src.Size, copyPart)
-		if err != nil {
+	case byParts && (unconditional || caps.CondAssemble):
+		return inParts(opts.Cond)
+
+	case byCopy, byParts:
+		if err := s.check(ctx, dst, opts.Cond); err != nil {
 			return backend.Info{}, err
 		}
-		return s.assemble(ctx, assembler, dst, src.Size, part, opts, func(ctx context.Context, a backend.Assembly, n int, off, length int64) error {
-			return a.CopyPart(ctx, n, src.Key, src.ETag, off, length)
-		})
-
-	case byCopy:
-		if !cheap {
-			if err := s.check(ctx, dst, opts.Cond); err != nil {
-				return backend.Info{}, err
-			}
+		if byCopy {
+			return wholly(backend.Cond{})
 		}
-		copyOpts.Cond = backend.Cond{}
-		return copier.Copy(ctx, src.Key, dst, copyOpts)
+		return inParts(backend.Cond{})
 	}
 	return s.spool(ctx, caps, src, dst, opts)
 }

@@ -171,6 +171,8 @@ func (s *Store) moveOnce(ctx context.Context, caps backend.Caps, src, dst place,
 	switch {
 	case err == nil, errors.Is(err, backend.ErrNotExist):
 		return copied, true, nil
+	case errors.Is(err, backend.ErrAmbiguous):
+		return copied, true, nil // deleted, it seems, and the name is somebody else's by now
 	case errors.Is(err, backend.ErrPrecondition):
 		return copied, false, err
 	}
