@@ -38,14 +38,14 @@ func (n *fileNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uin
 		ctx = steadfast(ctx)
 		defer n.change()()
 	}
-	opened := n.m.opening(ctx)
+	arrived := n.m.arriving(ctx)
 	f, err := n.openFile(ctx, store.OpenFlags{Write: writes(flags), Truncate: flags&openTruncate != 0})
 	var h *handle
 	var fuseFlags uint32
 	if err == nil {
 		h, fuseFlags, err = n.join(ctx, f, flags)
 	}
-	opened(err)
+	arrived(err)
 	if err != nil {
 		return nil, 0, n.errno("open", err)
 	}
@@ -87,23 +87,6 @@ func (n *fileNode) join(ctx context.Context, f store.File, flags uint32) (*handl
 	h, fuseFlags := n.attach(f, e, flags)
 	n.refreshAttr(e)
 	return h, fuseFlags, nil
-}
-
-// opening ends a second walk of the caller; the result is called after the open.
-func (m *mounted) opening(ctx context.Context) (done func(error)) {
-	caller, ok := fuse.FromContext(ctx)
-	if !ok {
-		return func(error) {}
-	}
-	pinned := m.retries.end(caller.Pid)
-	return func(err error) {
-		if pinned != nil {
-			m.places.unpin(pinned)
-		}
-		if errors.Is(err, errGone) {
-			m.retries.begin(caller.Pid)
-		}
-	}
 }
 
 // Read implements gofs.FileReader.

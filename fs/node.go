@@ -67,8 +67,11 @@ type linkNode struct{ node }
 func (n *linkNode) Readlink(ctx context.Context) ([]byte, errno) {
 	ctx, done := patient(ctx)
 	defer done()
+	arrived := n.m.arriving(ctx)
 	target, err := at(ctx, &n.node, func(p place) (string, error) { return p.tree.Readlink(ctx, p.path) })
-	return []byte(target), n.errno("readlink", nodeErr(err))
+	err = nodeErr(err)
+	arrived(err)
+	return []byte(target), n.errno("readlink", err)
 }
 
 // OnForget implements gofs.NodeOnForgetter.

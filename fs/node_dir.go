@@ -34,28 +34,6 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	return in, d.errno("lookup", err)
 }
 
-// pin keeps name from being replaced, if the caller's open failed for that and
-// it walks the path once more, see retries.
-func (d *dirNode) pin(ctx context.Context, name string) {
-	caller, ok := fuse.FromContext(ctx)
-	if !ok || !d.m.retries.walks(caller.Pid) {
-		return
-	}
-	for {
-		f, ok := d.member(name).(*fileNode)
-		if !ok || ctx.Err() != nil {
-			return
-		}
-		if !d.m.places.pin(ctx, &f.node) {
-			continue // replaced meanwhile: by the next
-		}
-		if !d.m.retries.pinned(caller.Pid, &f.node) {
-			d.m.places.unpin(&f.node)
-		}
-		return
-	}
-}
-
 // Mkdir implements gofs.NodeMkdirer.
 func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*gofs.Inode, errno) {
 	attr := d.newAttr(ctx, store.ModeDir|mode&modeBits)

@@ -1,15 +1,19 @@
 package fs
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// retries sees to it that a second walk finds. A file that was replaced by a
-// rename between the kernel's lookup and its open cannot always be opened by
-// the old node; the open is answered with ESTALE, and the kernel walks the path
-// once more, but never again. So what this second lookup finds is pinned: no
-// rename replaces it until it is opened.
+// retries sees to it that a second walk finds. A file or link that was replaced
+// by a rename between the kernel's lookup and its open cannot always be opened
+// by the old node; the open is answered with ESTALE, and the kernel walks the
+// path once more, but never again. So what this second lookup finds is pinned:
+// no rename replaces it until it is opened.
 type retries struct {
 	mu   sync.Mutex
 	told map[uint32]*retry // by thread
@@ -68,4 +72,43 @@ func (r *retries) end(thread uint32) *node {
 	}
 	delete(r.told, thread)
 	return t.pinned
+}
+
+// pin pins name for a caller that walks once more.
+func (d *dirNode) pin(ctx context.Context, name string) {
+	caller, ok := fuse.FromContext(ctx)
+	if !ok || !d.m.retries.walks(caller.Pid) {
+		return
+	}
+	for ctx.Err() == nil {
+		n := d.member(name)
+		if n == nil || n.EmbeddedInode().IsDir() {
+			return
+		}
+		if !d.m.places.pin(ctx, n.base()) {
+			continue // replaced meanwhile
+		}
+		if !d.m.retries.pinned(caller.Pid, n.base()) {
+			d.m.places.unpin(n.base())
+		}
+		return
+	}
+}
+
+// arriving says that the caller opens what it looked up; the result is to be
+// called with how that went.
+func (m *mounted) arriving(ctx context.Context) (arrived func(error)) {
+	caller, ok := fuse.FromContext(ctx)
+	if !ok {
+		return func(error) {}
+	}
+	pinned := m.retries.end(caller.Pid)
+	return func(err error) {
+		if pinned != nil {
+			m.places.unpin(pinned)
+		}
+		if errors.Is(err, errGone) {
+			m.retries.begin(caller.Pid)
+		}
+	}
 }
