@@ -133,7 +133,7 @@ func (s *settings) storeBranches(ctx context.Context, url string) (b branches, e
 		return b, err
 	}
 	b.list = func(ctx context.Context) ([]string, error) { return branchNames(st.RootView().List(ctx, store.Path{})) }
-	b.create = func(ctx context.Context, name string) error { return makeBranch(ctx, st, name) }
+	b.create = func(ctx context.Context, name string) error { return s.makeBranch(ctx, st, name) }
 	b.close = r.close
 	return b, nil
 }
@@ -153,11 +153,11 @@ func branchNames(root iter.Seq2[store.Entry, error]) ([]string, error) {
 }
 
 // makeBranch makes an empty branch.
-func makeBranch(ctx context.Context, st *store.Store, name string) error {
+func (s *settings) makeBranch(ctx context.Context, st *store.Store, name string) error {
 	p, err := store.ParsePath(name)
 	if err == nil {
 		_, err = st.RootView().Mkdir(ctx, p, store.Attr{
-			Mode: store.ModeDir | 0o755, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Mtime: time.Now(),
+			Mode: store.ModeDir | s.dirMode(), UID: s.uid.or(os.Getuid()), GID: s.gid.or(os.Getgid()), Mtime: time.Now(),
 		})
 	}
 	switch {
@@ -170,11 +170,11 @@ func makeBranch(ctx context.Context, st *store.Store, name string) error {
 }
 
 // firstBranch makes the branch "main" in a store that has nothing yet.
-func firstBranch(ctx context.Context, st *store.Store) error {
+func (s *settings) firstBranch(ctx context.Context, st *store.Store) error {
 	for _, err := range st.RootView().List(ctx, store.Path{}) {
 		return err // something, or the reason why nothing can be seen
 	}
-	if err := makeBranch(ctx, st, "main"); !errors.Is(err, store.ErrExist) {
+	if err := s.makeBranch(ctx, st, "main"); !errors.Is(err, store.ErrExist) {
 		return err
 	}
 	return nil // another first mount was faster

@@ -23,7 +23,7 @@ type report struct {
 
 // background runs the same command again as a daemon and returns when that
 // has mounted, or with the error for which it could not.
-func (m *mounting) background(stdout io.Writer) error {
+func (m *mounting) background(stdout io.Writer, args []string) error {
 	logFile, err := m.openLog()
 	if err != nil {
 		return err
@@ -38,11 +38,7 @@ func (m *mounting) background(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	args := os.Args[1:]
-	if args[0] == "mount" {
-		args = args[1:]
-	}
-	cmd := exec.Command(self, append([]string{"mount", "--ready-fd=3"}, args...)...)
+	cmd := exec.Command(self, append([]string{"--ready-fd=3"}, args...)...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.ExtraFiles = []*os.File{w}

@@ -52,6 +52,8 @@ func exitStatus(err error) int {
 		return exitUnreachable
 	case is(backend.ErrNoBucket, backend.ErrPermission, backend.ErrCredentials, store.ErrFormat, store.ErrReadOnly):
 		return exitStore
+	case is(store.ErrCache, store.ErrCacheFull):
+		return exitSystem
 	}
 	return exitFailed
 }

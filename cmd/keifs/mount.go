@@ -35,7 +35,7 @@ Every option can come from a flag, -o, the environment (KEIFS_CACHE_DIR for
 		Args: between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m := mounting{settings: s, dir: args[len(args)-1], embedded: len(args) == 1}
-			if m.embedded && strings.Contains(m.dir, ":/") {
+			if m.embedded && (strings.Contains(m.dir, ":/") || strings.HasPrefix(m.dir, "mem:")) {
 				return usageError("no directory given: keifs mount %s DIR", m.dir)
 			}
 			if m.embedded {
@@ -60,7 +60,7 @@ Every option can come from a flag, -o, the environment (KEIFS_CACHE_DIR for
 			case s.foreground:
 				return m.foreground(cmd.ErrOrStderr())
 			}
-			return m.background(cmd.OutOrStdout())
+			return m.background(cmd.OutOrStdout(), asMount(cmd.Root(), os.Args[1:]))
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -186,9 +186,16 @@ func (m *mounting) open(ctx context.Context, log *slog.Logger) (_ *session, err 
 }
 
 // checkPaths refuses what would make a mount wait for itself: its cache, its
-// log or its store inside the directory that it covers. It makes the paths
-// absolute, as the daemon leaves its working directory.
+// log or its store inside the directory that it covers. It chooses the cache's
+// folder and makes the paths absolute, as the daemon leaves its working
+// directory.
 func (m *mounting) checkPaths() error {
+	switch {
+	case m.cache.value == "off":
+		m.cacheDir = ""
+	case m.cacheDir == "":
+		m.cacheDir = filepath.Join(cacheHome(), "keifs", shortName(m.url, m.dir))
+	}
 	store := filePath(m.url)
 	for what, path := range map[string]*string{"cache": &m.cacheDir, "log file": &m.logFile, "store": &store} {
 		if *path == "" {

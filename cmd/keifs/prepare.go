@@ -118,6 +118,9 @@ func prepareDir(dir string, create bool) (string, error) {
 			return "", fail(exitDir, "%s is the mount of a keifs that is dead, and cannot be cleaned: %w", real, err)
 		}
 	}
+	if os.Geteuid() != 0 && unix.Access(real, unix.W_OK) != nil {
+		return "", fail(exitDir, "%s: users can only mount on directories that they may write to", real)
+	}
 	f, err := os.Open(real)
 	if err != nil {
 		return "", fail(exitDir, "%w", err)

@@ -89,3 +89,8 @@ func (s *settings) storeFlags() *pflag.FlagSet {
 	}
 	return some
 }
+
+// The permissions of what has none of its own.
+
+func (s *settings) fileMode() uint32 { return 0o666 &^ uint32(s.umask) }
+func (s *settings) dirMode() uint32  { return 0o777 &^ uint32(s.umask) }

@@ -47,11 +47,7 @@ of a mount that died left behind is cleaned away.`,
 			case !alive && !is:
 				return fail(exitDir, "%s is not a mount of keifs", dir)
 			case !alive && dead(dir):
-				if err := detach(dir); err != nil {
-					return fail(exitDir, "%s is the mount of a keifs that is dead, and cannot be cleaned: %w", dir, err)
-				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "keifs: %s: cleaned, its daemon was dead\n", dir)
-				return nil
+				return clean(dir, cmd.ErrOrStderr())
 			case !alive:
 				return plainUnmount(dir)
 			}
@@ -64,9 +60,21 @@ of a mount that died left behind is cleaned away.`,
 			if ctx.Err() != nil {
 				return fmt.Errorf("interrupted; %s stays mounted unless it was unmounted already", dir)
 			}
+			if _, told := errors.AsType[*failure](err); err != nil && !told && dead(dir) {
+				return clean(dir, cmd.ErrOrStderr()) // it died under our hands
+			}
 			return err
 		},
 	}
+}
+
+// clean takes away the mount of a dead daemon.
+func clean(dir string, w io.Writer) error {
+	if err := detach(dir); err != nil {
+		return fail(exitDir, "%s is the mount of a keifs that is dead, and cannot be cleaned: %w", dir, err)
+	}
+	fmt.Fprintf(w, "keifs: %s: cleaned, its daemon was dead\n", dir)
+	return nil
 }
 
 // plainUnmount is for a mount whose control socket cannot be found: its daemon

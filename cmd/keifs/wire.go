@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -75,7 +74,7 @@ func (s *settings) storeOptions(log *slog.Logger) store.Options {
 	o := store.Options{
 		ReadOnly: s.readOnly,
 		UID:      s.uid.or(os.Getuid()), GID: s.gid.or(os.Getgid()),
-		FileMode: 0o666 &^ uint32(s.umask), DirMode: 0o777 &^ uint32(s.umask),
+		FileMode: s.fileMode(), DirMode: s.dirMode(),
 		Logger: log,
 	}
 	switch s.conflict.value {
@@ -115,15 +114,11 @@ func openStack(ctx context.Context, m *mounting, log *slog.Logger) (_ *stack, er
 		}
 	}()
 	if m.embedded && !m.readOnly {
-		if err := firstBranch(ctx, st.store); err != nil {
+		if err := m.firstBranch(ctx, st.store); err != nil {
 			return nil, err
 		}
 	}
 	if m.cacheDir == "" {
-		m.cacheDir = filepath.Join(cacheHome(), "keifs", shortName(st.name, m.dir))
-	}
-	if m.settings.cache.value == "off" {
-		m.cacheDir = ""
 		st.vol = store.NewDirect(st.store, store.DirectOptions{})
 		return st, nil
 	}
@@ -156,10 +151,15 @@ func (st *stack) mount(m *mounting, log *slog.Logger) (*fs.Server, error) {
 		UID: m.uid.or(os.Getuid()), GID: m.gid.or(os.Getgid()), MountOptions: m.kernel,
 		Logger: log, Debug: m.debugFuse,
 	})
-	if errors.Is(err, os.ErrPermission) {
+	switch {
+	case errors.Is(err, os.ErrPermission):
 		return nil, fail(exitSystem, "%w: this user or container may not mount (in a container: --cap-add SYS_ADMIN)", err)
+	case err != nil && m.logPath != "": // fusermount3 says why to standard error, which that is
+		return nil, fail(exitSystem, "%w; see %s", err, m.logPath)
+	case err != nil:
+		return nil, fail(exitSystem, "%w", err)
 	}
-	return server, err
+	return server, nil
 }
 
 // close publishes what is pending, as store.Volume.Close, and releases the rest.
