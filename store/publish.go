@@ -26,7 +26,6 @@ type publication struct {
 	place
 	caps     backend.Caps
 	opts     PublishOptions
-	kind     uint32 // type bits
 	size     int64
 	metadata map[string]string
 
@@ -112,7 +111,7 @@ func (s *Store) publication(ctx context.Context, p Path, kind uint32, size int64
 	if opts.Exclusive {
 		metadata[metaNonce] = nonce()
 	}
-	return publication{place: pl, caps: caps, opts: opts, kind: kind, size: size, metadata: metadata}, nil
+	return publication{place: pl, caps: caps, opts: opts, size: size, metadata: metadata}, nil
 }
 
 // attempts bounds how often a change is tried again that somebody else's came
