@@ -75,6 +75,7 @@ func (in *inode) setAttrClaimed(ctx context.Context, path store.Path, change sto
 	defer in.mu.Unlock()
 	before := in.entry
 	in.entry, in.base = e, e
+	in.moves++
 	if in.content { // written meanwhile
 		in.entry.Size, in.entry.Mtime, in.entry.Ctime, in.entry.Atime = before.Size, before.Mtime, before.Ctime, before.Atime
 	}

@@ -43,6 +43,7 @@ type inode struct {
 	attrs   bool          // the bucket does not have these attributes
 	fresh   bool          // created empty in the bucket, and since then never flushed: more will follow
 	removed bool          // by this volume: never published again
+	moves   uint64        // counts changes of where the content is
 	tried   bool          // a publication failed, so that the bucket may have it or not
 	since   time.Time     // of the oldest unpublished change
 	failed  error         // of the last publication
@@ -126,8 +127,13 @@ func (in *inode) place() (file *stagedFile, from origin) {
 // again runs fn, which reads from the bucket, and once more where the version
 // was gone only because this volume was just moving or changing the object.
 func (in *inode) again(ctx context.Context, fn func() error) error {
+	moves := func() uint64 {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		return in.moves
+	}
 	for {
-		file, from := in.place()
+		before := moves()
 		err := fn()
 		if !errors.Is(err, store.ErrStale) || in.lost() != nil {
 			return err
@@ -137,7 +143,7 @@ func (in *inode) again(ctx context.Context, fn func() error) error {
 			return cerr
 		}
 		release()
-		if f, o := in.place(); f == file && o == from {
+		if moves() == before {
 			return err
 		}
 	}
@@ -248,6 +254,7 @@ func (in *inode) stageLocked(ctx context.Context, keep int64) error {
 	}
 	in.file = file
 	in.setOriginLocked(nil)
+	in.moves++
 	return nil
 }
 

@@ -76,6 +76,7 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 		in.entry, in.base = e, e
 		in.content, in.attrs, in.tried = false, false, false
 		in.setOriginLocked(nil)
+		in.moves++
 	case conflict != nil:
 		in.stale = err
 	default:

@@ -197,16 +197,17 @@ func (t *tree) arrive(moves []move) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, m := range moves {
-		if m.named {
+		if m.named && t.names[m.from] == m.in {
 			delete(t.names, m.from)
 		}
 	}
 	for _, m := range moves {
-		if m.named {
+		if m.named && !m.in.dead { // it may have been closed meanwhile
 			t.names[m.to] = m.in
 		}
 		m.in.mu.Lock()
 		m.in.path, m.in.base, m.in.entry.Version = m.to, m.base, m.base.Version
+		m.in.moves++
 		m.in.mu.Unlock()
 	}
 }
