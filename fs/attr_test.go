@@ -164,34 +164,32 @@ func TestExtendedAttributesKeepTheirRules(t *testing.T) {
 	})
 }
 
-func init() {
-	clients["change as nobody"] = func(args []string) error {
-		if err := becomeNobody(); err != nil {
+func clientChangeAsNobody(args []string) error {
+	if err := becomeNobody(); err != nil {
+		return err
+	}
+	switch args[0] {
+	case "write":
+		f, err := os.OpenFile(args[1], os.O_WRONLY, 0)
+		if err != nil {
 			return err
 		}
-		switch args[0] {
-		case "write":
-			f, err := os.OpenFile(args[1], os.O_WRONLY, 0)
-			if err != nil {
-				return err
-			}
-			if _, err := f.WriteString("x"); err != nil {
-				return err
-			}
-			return f.Close()
-		case "truncate":
-			return os.Truncate(args[1], 1)
-		case "open to truncate":
-			f, err := os.OpenFile(args[1], os.O_WRONLY|os.O_TRUNC, 0)
-			if err != nil {
-				return err
-			}
-			return f.Close()
-		case "chgrp":
-			return os.Chown(args[1], -1, os.Getgid())
+		if _, err := f.WriteString("x"); err != nil {
+			return err
 		}
-		return fmt.Errorf("%s: no such change", args[0])
+		return f.Close()
+	case "truncate":
+		return os.Truncate(args[1], 1)
+	case "open to truncate":
+		f, err := os.OpenFile(args[1], os.O_WRONLY|os.O_TRUNC, 0)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	case "chgrp":
+		return os.Chown(args[1], -1, os.Getgid())
 	}
+	return fmt.Errorf("%s: no such change", args[0])
 }
 
 func TestSetUIDFallsWithAChange(t *testing.T) {

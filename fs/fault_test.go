@@ -223,11 +223,9 @@ func (f *hangingFile) ReadAt(ctx context.Context, _ []byte, _ int64) (int, error
 	return 0, ctx.Err()
 }
 
-func init() {
-	clients["cat"] = func(args []string) error {
-		_, err := os.ReadFile(args[0])
-		return err
-	}
+func clientCat(args []string) error {
+	_, err := os.ReadFile(args[0])
+	return err
 }
 
 func TestAKilledReaderOfADeadStoreEnds(t *testing.T) {

@@ -207,19 +207,17 @@ func TestReadersNeverMissANameThatIsReplaced(t *testing.T) {
 	})
 }
 
-func init() {
-	clients["append"] = func(args []string) error {
-		f, err := os.OpenFile(args[0], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-		if err != nil {
+func clientAppend(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	for i := range 100 {
+		if _, err := fmt.Fprintf(f, "%s %d\n", args[1], i); err != nil {
 			return err
 		}
-		for i := range 100 {
-			if _, err := fmt.Fprintf(f, "%s %d\n", args[1], i); err != nil {
-				return err
-			}
-		}
-		return f.Close()
 	}
+	return f.Close()
 }
 
 func TestAppendsOfSeveralProcessesAreAllKept(t *testing.T) {
@@ -276,46 +274,44 @@ func TestWhatIsAppendedIsSeenByOtherReaders(t *testing.T) {
 	})
 }
 
-func init() {
-	clients["mmap"] = func(args []string) error {
-		f, err := os.OpenFile(args[0], os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		shared, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		if err != nil {
-			return fmt.Errorf("shared: %w", err)
-		}
-		private, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
-		if err != nil {
-			return fmt.Errorf("private: %w", err)
-		}
-		if shared[0] != 'x' || private[8191] != 'x' {
-			return fmt.Errorf("mapped %q and %q", shared[0], private[8191])
-		}
-		copy(private[100:], "private")
-		copy(shared[5000:], "through the mapping")
-		if args[1] == "msync" {
-			if err := unix.Msync(shared, unix.MS_SYNC); err != nil {
-				return err
-			}
-			buf := make([]byte, 7)
-			if _, err := f.ReadAt(buf, 5000); err != nil || string(buf) != "through" {
-				return fmt.Errorf("after msync: %q, %w", buf, err)
-			}
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		if args[1] == "late" { // after the descriptor is closed: only the mapping is left
-			copy(shared[6000:], "late")
-		}
-		if err := unix.Munmap(shared); err != nil {
-			return err
-		}
-		return unix.Munmap(private)
+func clientMmap(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
 	}
+	defer f.Close()
+	shared, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("shared: %w", err)
+	}
+	private, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return fmt.Errorf("private: %w", err)
+	}
+	if shared[0] != 'x' || private[8191] != 'x' {
+		return fmt.Errorf("mapped %q and %q", shared[0], private[8191])
+	}
+	copy(private[100:], "private")
+	copy(shared[5000:], "through the mapping")
+	if args[1] == "msync" {
+		if err := unix.Msync(shared, unix.MS_SYNC); err != nil {
+			return err
+		}
+		buf := make([]byte, 7)
+		if _, err := f.ReadAt(buf, 5000); err != nil || string(buf) != "through" {
+			return fmt.Errorf("after msync: %q, %w", buf, err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if args[1] == "late" { // after the descriptor is closed: only the mapping is left
+		copy(shared[6000:], "late")
+	}
+	if err := unix.Munmap(shared); err != nil {
+		return err
+	}
+	return unix.Munmap(private)
 }
 
 func TestMappingsReadAndWrite(t *testing.T) {
@@ -339,23 +335,21 @@ func TestMappingsReadAndWrite(t *testing.T) {
 	})
 }
 
-func init() {
-	clients["lock"] = func(args []string) error {
-		f, err := os.OpenFile(args[0], os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
-			return fmt.Errorf("flock of a locked file: %w", err)
-		}
-		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: 10, Len: 10}
-		if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != unix.EAGAIN {
-			return fmt.Errorf("fcntl of a locked range: %w", err)
-		}
-		lock = unix.Flock_t{Type: unix.F_WRLCK, Start: 20, Len: 10}
-		return unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock)
+func clientLock(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
 	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+		return fmt.Errorf("flock of a locked file: %w", err)
+	}
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: 10, Len: 10}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != unix.EAGAIN {
+		return fmt.Errorf("fcntl of a locked range: %w", err)
+	}
+	lock = unix.Flock_t{Type: unix.F_WRLCK, Start: 20, Len: 10}
+	return unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock)
 }
 
 func TestLocksWorkBetweenTheProcessesOfAMount(t *testing.T) {

@@ -146,7 +146,13 @@ func (l *logBuffer) String() string {
 // Programs that run in a process of their own, since they need one (another
 // user, several at once) or would deadlock in this one (mappings: a page fault
 // blocks the very thread that Go's collector waits for).
-var clients = map[string]func(args []string) error{}
+var clients = map[string]func(args []string) error{
+	"append":           clientAppend,
+	"cat":              clientCat,
+	"change as nobody": clientChangeAsNobody,
+	"lock":             clientLock,
+	"mmap":             clientMmap,
+}
 
 const clientVar = "KEIFS_FS_TEST_CLIENT"
 
