@@ -25,6 +25,7 @@ func (c *core) caps(ctx context.Context) (backend.Caps, error) {
 		return *known, nil
 	}
 	caps, err := c.probe(ctx)
+	seen := err == nil
 	if errors.Is(err, backend.ErrPermission) {
 		// Whoever may write only below some prefix cannot probe. If nothing
 		// can be written, the change itself will say so.
@@ -35,8 +36,8 @@ func (c *core) caps(ctx context.Context) (backend.Caps, error) {
 		return backend.Caps{}, fmt.Errorf("probe %s: %w", c.b.Name(), err)
 	}
 	c.probed.Store(&caps)
-	if c.opts.Probed != nil {
-		c.opts.Probed(caps)
+	if seen {
+		c.tell(caps)
 	}
 	return caps, nil
 }
@@ -52,7 +53,14 @@ func (s *Store) Probe(ctx context.Context) (backend.Caps, error) {
 		return backend.Caps{}, fmt.Errorf("probe %s: %w", s.BackendName(), err)
 	}
 	s.probed.Store(&caps)
+	s.tell(caps)
 	return caps, nil
+}
+
+func (c *core) tell(caps backend.Caps) {
+	if c.opts.Probed != nil {
+		c.opts.Probed(caps)
+	}
 }
 
 func (c *core) probe(ctx context.Context) (backend.Caps, error) {

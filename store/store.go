@@ -60,7 +60,7 @@ type Options struct {
 
 	// Caps, if set, is what an earlier probe saw: no new one is made.
 	Caps *backend.Caps
-	// Probed, if set, is told what the first probe saw.
+	// Probed, if set, is told what a probe saw.
 	Probed func(backend.Caps)
 }
 

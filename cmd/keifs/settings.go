@@ -17,6 +17,7 @@ type settings struct {
 	endpoint, region, profile           string
 	pathStyle, anonymous, requesterPays bool
 	storageClass, sse, sseKMSKeyID      string
+	sseCustomerKeyFile                  string
 
 	readOnly, allowOther bool
 	uid, gid             ident
@@ -55,6 +56,7 @@ func newSettings() *settings {
 	f.StringVar(&s.storageClass, "storage-class", "", "storage `class` of what is written (default: the bucket's)")
 	f.StringVar(&s.sse, "sse", "", "server-side encryption `algorithm` of what is written: AES256, aws:kms or aws:kms:dsse")
 	f.StringVar(&s.sseKMSKeyID, "sse-kms-key-id", "", "`key` id for --sse aws:kms")
+	f.StringVar(&s.sseCustomerKeyFile, "sse-customer-key-file", "", "`file` with the key of 32 bytes, plain or in base64, that the store encrypts with and forgets (SSE-C)")
 
 	f.BoolVar(&s.readOnly, "read-only", false, "change nothing (-o ro)")
 	f.BoolVar(&s.allowOther, "allow-other", false, "let other users use the mount")
@@ -83,7 +85,7 @@ func (s *settings) storeFlags() *pflag.FlagSet {
 	some.SortFlags = false
 	for _, name := range []string{
 		"config", "endpoint", "region", "profile", "path-style", "anonymous", "requester-pays",
-		"storage-class", "sse", "sse-kms-key-id",
+		"storage-class", "sse", "sse-kms-key-id", "sse-customer-key-file",
 	} {
 		some.AddFlag(s.flags.Lookup(name))
 	}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -35,7 +37,11 @@ func (s *settings) openRemote(ctx context.Context, url string, log *slog.Logger)
 	ctx, cancel := context.WithTimeoutCause(ctx, preflightTimeout,
 		fmt.Errorf("%w: no answer within %v", backend.ErrUnreachable, preflightTimeout))
 	defer cancel()
-	opened, err := all.Open(ctx, url, s.providers(log))
+	providers, err := s.providers(log)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := all.Open(ctx, url, providers)
 	switch {
 	case errors.Is(err, backend.ErrInvalid):
 		return nil, usageError("%w", err)
@@ -56,17 +62,40 @@ func (r *remote) close() {
 }
 
 // providers are the options of the providers.
-func (s *settings) providers(log *slog.Logger) all.Options {
+func (s *settings) providers(log *slog.Logger) (all.Options, error) {
+	customerKey, err := s.customerKey()
+	if err != nil {
+		return all.Options{}, err
+	}
 	o := all.Options{S3: s3.Options{
 		Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
 		Anonymous: s.anonymous, RequesterPays: s.requesterPays,
-		StorageClass: s.storageClass, SSE: s.sse, SSEKMSKeyID: s.sseKMSKeyID,
+		StorageClass: s.storageClass, SSE: s.sse, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
 		Transport: s3.NewTransport(), Logger: log,
 	}}
 	if f := s.flags.Lookup("path-style"); f.Changed {
 		o.S3.PathStyle = &s.pathStyle
 	}
-	return o
+	return o, nil
+}
+
+// customerKey reads the file of --sse-customer-key-file: a file, since what is
+// on a command line or in the environment is seen by others.
+func (s *settings) customerKey() ([]byte, error) {
+	if s.sseCustomerKeyFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(s.sseCustomerKeyFile)
+	if err != nil {
+		return nil, usageError("--sse-customer-key-file: %w", err)
+	}
+	if key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text))); err == nil && len(key) == 32 {
+		return key, nil
+	}
+	if len(text) != 32 {
+		return nil, usageError("--sse-customer-key-file: %s must hold 32 bytes, as they are or in base64", s.sseCustomerKeyFile)
+	}
+	return text, nil
 }
 
 // storeOptions are the options of the store for who runs this process.
@@ -239,7 +268,10 @@ func (s *settings) openStore(ctx context.Context, url string, log *slog.Logger) 
 	if err != nil {
 		return nil, nil, err
 	}
-	st, err := store.Open(ctx, r.back, s.storeOptions(log))
+	opts := s.storeOptions(log)
+	known := knownCaps{store: r.name, log: log}
+	opts.Caps, opts.Probed = known.load(), known.save
+	st, err := store.Open(ctx, r.back, opts)
 	if err != nil {
 		r.close()
 		return nil, nil, fmt.Errorf("%s: %w", r.name, err)
