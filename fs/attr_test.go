@@ -231,7 +231,7 @@ func TestASetGIDDirectoryPassesOnItsGroup(t *testing.T) {
 		if os.Geteuid() != 0 { // only to a group of one's own
 			groups, err := os.Getgroups()
 			must(t, err)
-			gid = groups[0]
+			gid = append(groups, os.Getgid())[0]
 		}
 		dir := filepath.Join(mountBranch(t, bucket(), open), "dir")
 		must(t, os.Mkdir(dir, 0o755))

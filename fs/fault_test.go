@@ -140,12 +140,14 @@ func TestAFailedPublicationIsNotReadFromTheKernelsCache(t *testing.T) {
 	spy := &spy{}
 	root, _ := mountVolume(t, &spiedVolume{direct(t, b), spy}, Options{})
 	name := filepath.Join(mainBranch(t, root), "file")
+	// Mounted before the file is open: a program that is started for it would
+	// inherit the descriptor, and its end flush it.
+	other := mountBranch(t, b, direct)
 	write(t, name, "first content")
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	must(t, err)
 	_, err = f.WriteString("local content")
 	must(t, err)
-	other := mountBranch(t, b, direct)
 	write(t, filepath.Join(other, "file"), "other content") // another host is faster
 	wantErr(t, "close", f.Close(), unix.ESTALE)
 	mustContain(t, name, "other content")
