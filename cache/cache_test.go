@@ -21,23 +21,22 @@ import (
 // The suite of all volumes, with the cache as it is by default, with nothing
 // remembered, and with next to no room.
 func TestVolume(t *testing.T) {
-	for name, opts := range map[string]Options{
-		"default": {},
-		"ttl off": {MetadataTTL: -1},
-		"tiny":    {Size: 2 * diskBlock, Memory: 100, MetadataEntries: 3},
-	} {
-		t.Run(name, func(t *testing.T) {
-			storetest.Run(t, func(t *testing.T, s *store.Store) store.Volume {
-				opts := opts
-				opts.Dir = t.TempDir()
-				c, err := Open(t.Context(), s, opts)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return c
-			})
-		})
+	opener := func(opts Options) storetest.Open {
+		return func(t *testing.T, s *store.Store) store.Volume {
+			opts := opts
+			opts.Dir = t.TempDir()
+			c, err := Open(t.Context(), s, opts)
+			ok(t, err)
+			return c
+		}
 	}
+	t.Run("default", func(t *testing.T) { storetest.Run(t, opener(Options{})) })
+	t.Run("nothing remembered", func(t *testing.T) {
+		storetest.RunInMemory(t, opener(Options{MetadataTTL: -1, Size: -1, Memory: -1}))
+	})
+	t.Run("next to no room", func(t *testing.T) {
+		storetest.RunInMemory(t, opener(Options{Size: 2 * diskBlock, Memory: 100, MetadataEntries: 3}))
+	})
 }
 
 // bucket is a bucket in memory whose requests are recorded.

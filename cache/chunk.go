@@ -224,13 +224,15 @@ func (c *chunks) keep(id chunkID, data []byte) {
 	if cost > c.disk.max {
 		return
 	}
-	temp := filepath.Join(c.dir, fmt.Sprintf("%s%d", tempPrefix, c.temp.Add(1)))
-	err := os.MkdirAll(filepath.Dir(c.file(id)), 0o700)
+	name, temp := c.file(id), filepath.Join(c.dir, fmt.Sprintf("%s%d", tempPrefix, c.temp.Add(1)))
+	err := c.write(temp, data, checksum(id, data))
 	if err == nil {
-		err = c.write(temp, data, checksum(id, data))
+		err = os.Rename(temp, name)
 	}
-	if err == nil {
-		err = os.Rename(temp, c.file(id))
+	if errors.Is(err, fs.ErrNotExist) { // the first with that prefix
+		if err = os.MkdirAll(filepath.Dir(name), 0o700); err == nil {
+			err = os.Rename(temp, name)
+		}
 	}
 	if err != nil {
 		os.Remove(temp)
