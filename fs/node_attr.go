@@ -105,6 +105,9 @@ func (n *node) Setattr(ctx context.Context, fh gofs.FileHandle, in *fuse.SetAttr
 	ctx = steadfast(ctx)
 	h, _ := fh.(*handle)
 	e, err := n.setAttr(ctx, h, n.attrChange(in))
+	if err == nil && h == nil && n.anyHandle(false) != nil {
+		e, err = n.entry(ctx) // by now the name may be another host's file, whose size is not that of this node
+	}
 	if err != nil {
 		return n.errno("setattr", err)
 	}

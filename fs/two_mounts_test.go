@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,34 +82,48 @@ func TestWhatOneMountAppendsTheOtherAppendsTo(t *testing.T) {
 }
 
 // TestAnOpenFileNeverMixesTwoVersions keeps an old version open while the same
-// mount opens the new one.
+// mount opens the new one, which is shorter or longer.
 func TestAnOpenFileNeverMixesTwoVersions(t *testing.T) {
-	onTwoMounts(t, func(t *testing.T, a, b string) {
-		const size = 1 << 20
-		write(t, filepath.Join(a, "file"), strings.Repeat("1", size))
-		old, err := os.Open(filepath.Join(b, "file"))
-		must(t, err)
-		defer old.Close()
-		head := make([]byte, 4096)
-		_, err = old.ReadAt(head, 0)
-		must(t, err)
+	const size = 1 << 20
+	for _, newSize := range []int{size / 2, size, 2 * size} {
+		t.Run(fmt.Sprint(newSize), func(t *testing.T) {
+			onTwoMounts(t, func(t *testing.T, a, b string) {
+				name := filepath.Join(b, "file")
+				write(t, filepath.Join(a, "file"), strings.Repeat("1", size))
+				old, err := os.Open(name)
+				must(t, err)
+				defer old.Close()
+				head := make([]byte, 4096)
+				_, err = old.ReadAt(head, 0)
+				must(t, err)
 
-		write(t, filepath.Join(a, "file"), strings.Repeat("2", size))
-		mustContain(t, filepath.Join(b, "file"), strings.Repeat("2", size))
+				write(t, filepath.Join(a, "file"), strings.Repeat("2", newSize))
+				mustContain(t, name, strings.Repeat("2", newSize))
+				must(t, os.Chmod(name, 0o600)) // by the name: that is the new one
 
-		// The old handle reads its version to the end, or says that it cannot.
-		for off := int64(0); off < size; off += 4096 {
-			_, err := old.ReadAt(head, off)
-			if errors.Is(err, unix.ESTALE) {
-				break
-			}
-			must(t, err)
-			if strings.Trim(string(head), "1") != "" {
-				t.Fatalf("at %d the old handle reads %q", off, head[:10])
-			}
-		}
-		mustContain(t, filepath.Join(b, "file"), strings.Repeat("2", size))
-	})
+				var st syscall.Stat_t
+				must(t, syscall.Fstat(int(old.Fd()), &st))
+				if st.Size != size {
+					t.Errorf("fstat of the old version: %d bytes, want %d", st.Size, size)
+				}
+				if got := stat(t, name); got.Size != int64(newSize) || got.Ino == st.Ino {
+					t.Errorf("stat of the name: %d bytes, want %d", got.Size, newSize)
+				}
+				// The old handle reads its version to the end, or says that it cannot.
+				for off := int64(0); off < size; off += 4096 {
+					n, err := old.ReadAt(head, off)
+					if errors.Is(err, unix.ESTALE) {
+						break
+					}
+					must(t, err)
+					if n != len(head) || strings.Trim(string(head), "1") != "" {
+						t.Fatalf("at %d the old handle reads %d bytes, %q", off, n, head[:10])
+					}
+				}
+				mustContain(t, name, strings.Repeat("2", newSize))
+			})
+		})
+	}
 }
 
 func TestAFileThatAnotherMountRemovedCanBeMadeAgain(t *testing.T) {
