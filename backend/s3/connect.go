@@ -103,11 +103,11 @@ func newClient(cfg aws.Config, opts *Options, region string) *s3.Client {
 		if opts.PathStyle != nil {
 			o.UsePathStyle = *opts.PathStyle
 		}
-		o.HTTPClient = &http.Client{
+		o.HTTPClient = &httpClient{http.Client{
 			Transport: opts.Transport,
 			// A signature is good for one host only.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
+		}}
 		o.Retryer = aws.NopRetryer{}
 		o.ContinueHeaderThresholdBytes = -1
 		// Many stores refuse a body with a checksum behind it.
@@ -119,6 +119,15 @@ func newClient(cfg aws.Config, opts *Options, region string) *s3.Client {
 			o.APIOptions = append(o.APIOptions, smithyhttp.AddHeaderValue("X-Amz-Request-Payer", "requester"))
 		}
 	})
+}
+
+type httpClient struct{ http.Client }
+
+// Do sends a request. The SDK leaves its version of HTTP at 0.0, for which
+// net/http does not wait for the server's "continue" before it sends a body.
+func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
+	req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
+	return c.Client.Do(req)
 }
 
 // findRegion asks Amazon where the bucket is. It needs no credentials.

@@ -228,7 +228,7 @@ func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts b
 		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
 	}, signed, func(o *s3.Options) {
 		if opts.Cond != (backend.Cond{}) {
-			o.ContinueHeaderThresholdBytes = 1 << 20 // it may be refused before the body is sent
+			o.ContinueHeaderThresholdBytes = 4 << 20 // it may be refused before the body is sent
 		}
 	})
 	if srcErr := body.end(); srcErr != nil && err != nil && ctx.Err() == nil {
