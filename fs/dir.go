@@ -84,26 +84,34 @@ func (d *dirNode) list(ctx context.Context, p place) ([]fuse.DirEntry, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, fuse.DirEntry{Name: e.Name, Mode: listedType(e), Ino: d.listedNumber(hash, e.Name)})
+		list = append(list, d.listed(hash, e))
 	}
 	return list, nil
 }
 
-// listedType is the type of an entry for readdir(3), 0 where it is not known: a
-// listing does not tell a small file from a symbolic link.
+// listed is an entry for readdir(3): with the type and number that stat(2)
+// shows, or type 0 where that is not known.
+func (d *dirNode) listed(hash uint64, e store.Entry) fuse.DirEntry {
+	entry := fuse.DirEntry{Name: e.Name, Mode: listedType(e)}
+	n := d.member(e.Name)
+	if n == nil {
+		entry.Ino = d.m.numbers.peek(hashName(hash, e.Name))
+		return entry
+	}
+	entry.Ino = n.base().number
+	if entry.Mode == 0 && n.base().isVersion(e.Version) {
+		entry.Mode = n.EmbeddedInode().Mode()
+	}
+	return entry
+}
+
+// listedType is the type that a listing tells, or 0: a small file may as well be
+// a symbolic link.
 func listedType(e store.Entry) uint32 {
 	if e.Partial && !e.IsDir() && e.Size <= maxTarget {
 		return 0
 	}
 	return e.Mode & store.ModeType
-}
-
-// listedNumber is the inode number that stat(2) shows of name in d.
-func (d *dirNode) listedNumber(hash uint64, name string) uint64 {
-	if n := d.member(name); n != nil {
-		return n.base().number
-	}
-	return d.m.numbers.peek(hashName(hash, name))
 }
 
 // Fsyncdir implements gofs.FileFsyncdirer: names made or removed are in the

@@ -170,6 +170,21 @@ func TestSecurityLabelsAreRefusedWithoutAskingTheStore(t *testing.T) {
 	}
 }
 
+func TestWritesDoNotAskForSecurityLabelsEachTime(t *testing.T) {
+	log := &logBuffer{}
+	dir := mountSpied(t, &spy{}, Options{Logger: slogTo(log)})
+	f, err := os.Create(filepath.Join(dir, "file"))
+	must(t, err)
+	for range 100 {
+		_, err := f.WriteString("content")
+		must(t, err)
+	}
+	must(t, f.Close())
+	if n := strings.Count(log.String(), "op=getxattr"); n > 2 {
+		t.Errorf("%d questions for 100 writes", n)
+	}
+}
+
 func TestAListingAsksOnlyForNames(t *testing.T) {
 	b := bucket()
 	t.Run("write", func(t *testing.T) {

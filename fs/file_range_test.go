@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keifs/keifs/backend/fault"
 )
 
 func TestFallocateExtendsAndZeroes(t *testing.T) {
@@ -120,6 +123,37 @@ func TestCopyFileRangeCopies(t *testing.T) {
 				mustContain(t, name, c.want)
 			})
 		}
+	})
+}
+
+func TestACopyIsMadeByTheStore(t *testing.T) {
+	onVolumes(t, func(t *testing.T, open newVolume) {
+		record := fault.New()
+		b := record.Wrap(bucket())
+		content := strings.Repeat("0123456789abcdef", 1<<16)
+		t.Run("write", func(t *testing.T) {
+			write(t, filepath.Join(mountBranch(t, b, open), "source"), content)
+		})
+		t.Run("copy", func(t *testing.T) {
+			dir := mountBranch(t, b, open)
+			record.ResetRequests()
+			src, err := os.Open(filepath.Join(dir, "source"))
+			must(t, err)
+			defer src.Close()
+			dst, err := os.Create(filepath.Join(dir, "copy"))
+			must(t, err)
+			n, err := unix.CopyFileRange(int(src.Fd()), nil, int(dst.Fd()), nil, 1<<30, 0)
+			must(t, err)
+			if n != len(content) {
+				t.Errorf("%d bytes copied of %d", n, len(content))
+			}
+			must(t, dst.Close())
+			copied := slices.ContainsFunc(record.Requests(), func(r string) bool { return strings.HasPrefix(r, "COPY main/copy") })
+			if !copied || record.Count("get") != 0 {
+				t.Errorf("requests: %q", record.Requests())
+			}
+			mustContain(t, filepath.Join(dir, "copy"), content)
+		})
 	})
 }
 

@@ -175,6 +175,8 @@ func mountOptions(opts Options, root bool) (*fuse.MountOptions, error) {
 		MaxBackground:     maxBackground,
 		Debug:             opts.Debug,
 		DirectMountStrict: root,
+		// Reads answer with memory, which is not spliced.
+		DisableSplice: true,
 		// A listing is names only. With attributes it would take a request to
 		// the store a file.
 		DisableReadDirPlus: true,

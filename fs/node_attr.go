@@ -64,6 +64,13 @@ func (s stamp) same(t stamp) bool {
 	return s.version == t.version && s.size == t.size && s.mtime.Equal(t.mtime)
 }
 
+// isVersion says whether that version is the one last seen.
+func (n *node) isVersion(version string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return version != "" && n.told.version == version
+}
+
 // owner is what was last seen of mode and owner.
 func (n *node) owner() owner {
 	n.mu.Lock()
