@@ -207,6 +207,9 @@ func (m *metadata) head(ctx context.Context, s *store.Store, p store.Path) (stor
 		m.noteLocked(branch, p, at, e, nil)
 	} else {
 		m.lru.remove(metaKey{branch, nameKind, p})
+		if errors.Is(err, store.ErrNotExist) {
+			m.lru.remove(metaKey{branch, listKind, p.Dir()}) // which may say otherwise
+		}
 	}
 	return e, err
 }

@@ -304,3 +304,19 @@ func TestAFailedQuestionIsAskedAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAFileThatAnotherHostRemovedIsCreatedAnewWhateverAListingSays(t *testing.T) {
+	b := newBucket(t)
+	b.put("main/d/other", "x")
+	_, tree := b.open(Options{MetadataTTL: time.Hour})
+	for _, err := range tree.List(t.Context(), path(t, "d")) {
+		ok(t, err)
+	}
+	closeFile(t, create(t, tree, "d/f", false))
+	ok(t, b.raw.Delete(t.Context(), "main/d/f", backend.Cond{}))
+	b.faults.Add(fault.Rule{Op: "stat", From: 10, Times: fault.Always, Err: errors.New("asked over and over")})
+	closeFile(t, create(t, tree, "d/f", false))
+	if got := b.get("main/d/f"); got != "" {
+		t.Errorf("object %q", got)
+	}
+}
