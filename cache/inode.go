@@ -44,7 +44,7 @@ type inode struct {
 	fresh   bool          // created empty in the bucket, and since then never flushed: more will follow
 	removed bool          // by this volume: never published again
 	moves   uint64        // counts changes of where the content is
-	tried   bool          // a publication failed, so that the bucket may have it or not
+	tried   []store.Entry // publications that failed, so that the bucket may have one of them
 	since   time.Time     // of the oldest unpublished change
 	failed  error         // of the last publication
 	stale   error         // the name was lost to somebody else, with this answer

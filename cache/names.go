@@ -63,7 +63,7 @@ func (t *tree) Remove(ctx context.Context, p store.Path) error {
 			return err
 		}
 		in.mu.Lock()
-		mine, object = in.dirtyLocked(), in.entry.Version != "" || in.tried
+		mine, object = in.dirtyLocked(), in.entry.Version != "" || len(in.tried) > 0
 		in.mu.Unlock()
 	}
 	if object {

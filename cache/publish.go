@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
@@ -41,6 +42,7 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 	if err := t.c.settleCopies(ctx, t, exclusive(path)); err != nil {
 		return err
 	}
+	in.recognise(ctx, path)
 	in.mu.Lock()
 	if err := in.idleLocked(ctx); err != nil || !in.dirtyLocked() {
 		defer in.mu.Unlock()
@@ -51,7 +53,7 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 	}
 	doneLocked := in.busyLocked()
 	in.upload = true
-	send := in.senderLocked(path)
+	sent, send := in.entry, in.senderLocked(path)
 	in.mu.Unlock()
 
 	e, err := send(ctx)
@@ -74,15 +76,42 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 	switch {
 	case err == nil:
 		in.entry, in.base = e, e
-		in.content, in.attrs, in.tried = false, false, false
+		in.content, in.attrs, in.tried = false, false, nil
 		in.setOriginLocked(nil)
 		in.moves++
 	case conflict != nil:
 		in.stale = err
 	default:
-		in.tried = true
+		in.tried = append(in.tried[max(0, len(in.tried)-maxTried+1):], sent)
 	}
 	return err
+}
+
+// maxTried is how many failed publications of one file are remembered.
+const maxTried = 8
+
+// recognise finds out whether a publication that failed has reached the bucket
+// all the same, since only its answer was lost. What was written since is then
+// based on that: it must not lose a race against its own beginning. Size and
+// time tell, as the time is this volume's to the nanosecond where the bucket
+// keeps it, and otherwise never fits.
+func (in *inode) recognise(ctx context.Context, path store.Path) {
+	in.mu.Lock()
+	tried, version := in.tried, in.entry.Version
+	in.mu.Unlock()
+	if len(tried) == 0 {
+		return
+	}
+	e, err := in.t.store.Head(ctx, path)
+	if err != nil || e.Version == version {
+		return
+	}
+	ours := func(sent store.Entry) bool { return sent.Size == e.Size && sent.Mtime.Equal(e.Mtime) }
+	if slices.ContainsFunc(tried, ours) {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.entry.Version, in.base = e.Version, e
+	}
 }
 
 // senderLocked is the request that publishes the inode as it is now.

@@ -132,6 +132,42 @@ func TestWhatFailedCanBeRenamedRemovedAndWrittenAgain(t *testing.T) {
 	})
 }
 
+func TestALostAnswerMakesNoConflictWithWhatWasWrittenSince(t *testing.T) {
+	b := newBucket(t)
+	b.put("main/old", "old")
+	_, tree := b.open(Options{})
+	for name, f := range map[string]store.File{"new": create(t, tree, "new", false), "old": open(t, tree, "old", store.OpenFlags{Write: true})} {
+		write(t, f, 0, "first")
+		b.faults.Add(fault.Rule{Op: "put", Key: "main/" + name, Err: backend.ErrTransient, After: true})
+		if err := f.Flush(t.Context()); !errors.Is(err, backend.ErrTransient) {
+			t.Errorf("flush: %v", err)
+		}
+		write(t, f, -1, " second")
+		b.faults.Add(fault.Rule{Op: "put", Key: "main/" + name, Err: backend.ErrTransient}) // this one does not arrive
+		if err := f.Flush(t.Context()); !errors.Is(err, backend.ErrTransient) {
+			t.Errorf("flush: %v", err)
+		}
+		write(t, f, -1, " third")
+		closeFile(t, f)
+		if got := b.get("main/" + name); got != "first second third" {
+			t.Errorf("object %q", got)
+		}
+	}
+	// Somebody else's is still told apart.
+	f := open(t, tree, "old", store.OpenFlags{Write: true})
+	write(t, f, 0, "FIRST")
+	b.faults.Clear()
+	b.faults.Add(fault.Rule{Op: "put", Key: "main/old", Err: backend.ErrTransient})
+	if err := f.Flush(t.Context()); !errors.Is(err, backend.ErrTransient) {
+		t.Errorf("flush: %v", err)
+	}
+	b.put("main/old", "FIRST second third")
+	if err := f.Flush(t.Context()); !errors.Is(err, store.ErrStale) {
+		t.Errorf("flush: %v", err)
+	}
+	ok(t, f.Close(t.Context()))
+}
+
 func TestAFullCacheDiskIsTheWritersErrorAndLosesNothingBefore(t *testing.T) {
 	b := newBucket(t)
 	c, tree := b.open(Options{})
