@@ -73,12 +73,18 @@ func (in *inode) setAttrClaimed(ctx context.Context, path store.Path, change sto
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	before := in.entry
-	in.entry, in.base = e, e
+	in.base = e
 	in.moves++
-	if in.content { // written meanwhile
-		in.entry.Size, in.entry.Mtime, in.entry.Ctime, in.entry.Atime = before.Size, before.Mtime, before.Ctime, before.Atime
+	if in.dirtyLocked() { // changed meanwhile, and that is not in the bucket yet
+		before := in.entry
+		if attr, err := change.Apply(before.Attr); err == nil {
+			e.Attr = attr
+		} else {
+			e.Attr = before.Attr
+		}
+		e.Size, e.Mtime, e.Ctime, e.Atime = before.Size, before.Mtime, before.Ctime, before.Atime
 	}
+	in.entry = e
 	return in.statLocked(path), nil
 }
 
