@@ -93,8 +93,8 @@ const maxTried = 8
 // recognise finds out whether a publication that failed has reached the bucket
 // all the same, since only its answer was lost. What was written since is then
 // based on that: it must not lose a race against its own beginning. Size and
-// time tell, as the time is this volume's to the nanosecond where the bucket
-// keeps it, and otherwise never fits.
+// time of change tell, as nobody can set that time: it is this volume's to the
+// nanosecond where the bucket keeps it, and otherwise never fits.
 func (in *inode) recognise(ctx context.Context, path store.Path) {
 	in.mu.Lock()
 	tried, version := in.tried, in.entry.Version
@@ -106,7 +106,7 @@ func (in *inode) recognise(ctx context.Context, path store.Path) {
 	if err != nil || e.Version == version {
 		return
 	}
-	ours := func(sent store.Entry) bool { return sent.Size == e.Size && sent.Mtime.Equal(e.Mtime) }
+	ours := func(sent store.Entry) bool { return sent.Size == e.Size && sent.Ctime.Equal(e.Ctime) }
 	if slices.ContainsFunc(tried, ours) {
 		in.mu.Lock()
 		defer in.mu.Unlock()

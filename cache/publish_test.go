@@ -168,6 +168,35 @@ func TestALostAnswerMakesNoConflictWithWhatWasWrittenSince(t *testing.T) {
 	ok(t, f.Close(t.Context()))
 }
 
+// As rsync makes them on two hosts from one source.
+func TestAFileOfTheSameSizeAndTimeIsStillSomebodyElses(t *testing.T) {
+	b := newBucket(t)
+	_, tree := b.open(Options{})
+	_, theirs := b.open(Options{})
+	when := time.Unix(1e9, 0)
+	save := func(f store.File, content string) error {
+		write(t, f, 0, content)
+		_, err := f.SetAttr(t.Context(), store.AttrChange{Mtime: &when})
+		ok(t, err)
+		return f.Flush(t.Context())
+	}
+	f := create(t, tree, "f", false)
+	b.faults.Add(fault.Rule{Op: "put", Key: "main/f", Err: backend.ErrTransient})
+	if err := save(f, "ours"); !errors.Is(err, backend.ErrTransient) {
+		t.Errorf("flush: %v", err)
+	}
+	g := create(t, theirs, "f", false)
+	ok(t, save(g, "them"))
+	ok(t, g.Close(t.Context()))
+	if err := save(f, "ours, and more"); !errors.Is(err, store.ErrStale) {
+		t.Errorf("flush: %v", err)
+	}
+	ok(t, f.Close(t.Context()))
+	if got := b.get("main/f"); got != "them" {
+		t.Errorf("object %q", got)
+	}
+}
+
 func TestAFullCacheDiskIsTheWritersErrorAndLosesNothingBefore(t *testing.T) {
 	b := newBucket(t)
 	c, tree := b.open(Options{})
