@@ -199,22 +199,21 @@ func (c *Cache) settleCopies(ctx context.Context, t *tree, changed ...claim) err
 }
 
 func (in *inode) settleCopy(ctx context.Context, t *tree, changed []claim) error {
+	refers := func() bool {
+		from := in.origin
+		return from != nil && from.store.CurrentBranch() == t.Name() &&
+			slices.ContainsFunc(changed, func(cl claim) bool { return cl.covers(from.path) })
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err := in.idleLocked(ctx); err != nil {
-		return err
-	}
-	from := in.origin
-	if from == nil || from.store.CurrentBranch() != t.Name() {
+	if !refers() { // nor will it while the objects are claimed
 		return nil
 	}
-	for _, cl := range changed {
-		if cl.covers(from.path) {
-			if err := in.stageLocked(ctx, in.entry.Size); err != nil && !errors.Is(err, store.ErrStale) {
-				return err
-			}
-			return nil
-		}
+	if err := in.idleLocked(ctx); err != nil || !refers() {
+		return err
+	}
+	if err := in.stageLocked(ctx, in.entry.Size); err != nil && !errors.Is(err, store.ErrStale) {
+		return err
 	}
 	return nil
 }

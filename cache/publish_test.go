@@ -168,6 +168,35 @@ func TestALostAnswerMakesNoConflictWithWhatWasWrittenSince(t *testing.T) {
 	ok(t, f.Close(t.Context()))
 }
 
+func TestALongCopyKeepsNobodyElseWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(t)
+		b.put("main/from", "content")
+		c, tree := b.open(Options{})
+		defer c.Close(context.Background())
+		from, to := open(t, tree, "from", store.OpenFlags{}), create(t, tree, "to", false)
+		_, err := to.CopyFrom(t.Context(), from, 0, 0, 1<<40)
+		ok(t, err)
+		held := make(chan struct{})
+		b.faults.Add(fault.Rule{Op: "copy", Key: "main/to", Do: func(context.Context, *backend.Op) error { <-held; return nil }})
+		go func() { ok(t, to.Flush(t.Context())) }()
+		synctest.Wait()
+		written := false
+		go func() { closeFile(t, create(t, tree, "other", false)); written = true }()
+		synctest.Wait()
+		if !written {
+			t.Error("another file is not published before the copy is made")
+		}
+		close(held)
+		synctest.Wait()
+		ok(t, to.Close(t.Context()))
+		ok(t, from.Close(t.Context()))
+		if got := b.get("main/to"); got != "content" {
+			t.Errorf("object %q", got)
+		}
+	})
+}
+
 // As rsync makes them on two hosts from one source.
 func TestAFileOfTheSameSizeAndTimeIsStillSomebodyElses(t *testing.T) {
 	b := newBucket(t)
