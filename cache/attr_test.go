@@ -18,7 +18,7 @@ func TestAttributesSetDuringAnotherChangeOfThemAreKept(t *testing.T) {
 		defer c.Close(context.Background())
 		f := open(t, tree, "f", store.OpenFlags{Write: true})
 		held := make(chan struct{})
-		b.faults.Add(fault.Rule{Op: "copy", Do: func(context.Context, *backend.Op) error { <-held; return nil }})
+		b.faults.Add(fault.Rule{Op: "copy", Key: "main/f", Do: func(context.Context, *backend.Op) error { <-held; return nil }})
 		uid, mode := uint32(7), uint32(0o600)
 		go func() {
 			if _, err := f.SetAttr(t.Context(), store.AttrChange{UID: &uid}); err != nil {
