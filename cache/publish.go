@@ -150,6 +150,9 @@ func (t *tree) lose(in *inode, path store.Path, conflict *store.ConflictError, e
 		if serr != nil {
 			return errors.Join(err, serr)
 		}
+		if where == "" { // attributes only, or a copy of what is in the bucket anyway
+			return err
+		}
 		kept = where
 		err = fmt.Errorf("%w; this content is in %s", err, where)
 	} else {

@@ -197,6 +197,26 @@ func TestALongCopyKeepsNobodyElseWaiting(t *testing.T) {
 	})
 }
 
+func TestACopyThatLosesARaceNamesNoFileOfIts(t *testing.T) {
+	b := newBucket(t)
+	b.opts.Policy = store.Fail
+	b.put("main/from", "content")
+	b.put("main/to", "old")
+	_, tree := b.open(Options{})
+	from, to := open(t, tree, "from", store.OpenFlags{}), open(t, tree, "to", store.OpenFlags{Write: true, Truncate: true})
+	_, err := to.CopyFrom(t.Context(), from, 0, 0, 1<<40)
+	ok(t, err)
+	b.put("main/to", "theirs")
+	if err := to.Flush(t.Context()); !errors.Is(err, store.ErrStale) || strings.Contains(err.Error(), "content is in") {
+		t.Errorf("flush: %v", err)
+	}
+	ok(t, to.Close(t.Context()))
+	ok(t, from.Close(t.Context()))
+	if got := b.get("main/to"); got != "theirs" {
+		t.Errorf("object %q", got)
+	}
+}
+
 // As rsync makes them on two hosts from one source.
 func TestAFileOfTheSameSizeAndTimeIsStillSomebodyElses(t *testing.T) {
 	b := newBucket(t)
