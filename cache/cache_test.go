@@ -261,6 +261,24 @@ func TestRequestsOfAFlow(t *testing.T) {
 	}
 }
 
+func TestANameThatCanNeverBePublishedIsRefusedAtOnce(t *testing.T) {
+	b := newBucket(t)
+	_, tree := b.open(Options{})
+	for _, name := range []string{"%!", "%!a"} { // a//, and the object of a key that is a prefix as well
+		if _, err := tree.Create(t.Context(), path(t, name), newAttr, false); !errors.Is(err, store.ErrBadName) {
+			t.Errorf("create %q: %v", name, err)
+		}
+	}
+	b.put("main/a", "object")
+	b.put("main/a/b", "child")
+	f := open(t, tree, "%!a", store.OpenFlags{Write: true})
+	write(t, f, -1, "!")
+	closeFile(t, f)
+	if got := b.get("main/a"); got != "object!" {
+		t.Errorf("object %q", got)
+	}
+}
+
 func TestOpenSeesTheBucketAndOldHandlesTheirVersion(t *testing.T) {
 	b := newBucket(t)
 	_, tree := b.open(Options{MetadataTTL: time.Hour})

@@ -367,6 +367,9 @@ func (t *tree) createNew(ctx context.Context, p store.Path, attr store.Attr, exc
 	} else if !parent.IsDir() {
 		return nil, fmt.Errorf("%s: %w", p.Dir(), store.ErrNotDir)
 	}
+	if err := t.store.CheckNew(p); err != nil {
+		return nil, err
+	}
 	file, err := t.c.stage.create()
 	if err != nil {
 		return nil, err

@@ -221,6 +221,16 @@ func (pl place) creatable() error {
 	return nil
 }
 
+// CheckNew returns the error that publishing a new file of that name would
+// give whatever the bucket has: ErrBadName, ErrNameTooLong, ErrNotDir.
+func (s *Store) CheckNew(p Path) error {
+	pl, err := s.place(p)
+	if err == nil {
+		err = pl.creatable()
+	}
+	return err
+}
+
 // change is what every change of a branch begins with: ErrReadOnly,
 // ErrOutsideBranch, and the probe before the first one.
 func (s *Store) change(ctx context.Context) (backend.Caps, error) {
