@@ -320,3 +320,35 @@ func TestAFileThatAnotherHostRemovedIsCreatedAnewWhateverAListingSays(t *testing
 		t.Errorf("object %q", got)
 	}
 }
+
+func TestADirectoryMadeAnewListsNothingOfTheOneBefore(t *testing.T) {
+	b := newBucket(t)
+	_, tree := b.open(Options{MetadataTTL: time.Hour})
+	p, attr := path(t, "d"), store.Attr{Mode: store.ModeDir | 0o755}
+	for round := range 2 {
+		_, err := tree.Mkdir(t.Context(), p, attr)
+		ok(t, err)
+		for e, err := range tree.List(t.Context(), p) {
+			t.Errorf("round %d: %+v, %v", round, e, err)
+		}
+		closeFile(t, create(t, tree, "d/f", false))
+		ok(t, tree.Remove(t.Context(), path(t, "d/f")))
+		b.put("main/d/theirs", "x")
+		if err := tree.Rmdir(t.Context(), p); !errors.Is(err, store.ErrNotEmpty) {
+			t.Errorf("rmdir: %v", err)
+		}
+		for e, err := range tree.List(t.Context(), p) { // what the bucket has, after it has contradicted
+			if e.Name != "theirs" || err != nil {
+				t.Errorf("round %d: %+v, %v", round, e, err)
+			}
+		}
+		ok(t, b.raw.Delete(t.Context(), "main/d/theirs", backend.Cond{}))
+		ok(t, tree.Rmdir(t.Context(), p))
+		missing(t, tree, "d")
+		for e, err := range tree.List(t.Context(), p) {
+			if !errors.Is(err, store.ErrNotExist) {
+				t.Errorf("round %d: %+v, %v", round, e, err)
+			}
+		}
+	}
+}

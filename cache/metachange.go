@@ -18,21 +18,24 @@ func (m *metadata) put(branch string, p store.Path, e store.Entry) {
 	m.relistLocked(branch, p, &e)
 }
 
-// gone notes that there is nothing at p, nor below it, any more.
+// gone notes that there is nothing at p any more. subtree: what was below it
+// has gone with it, and not one by one before.
 func (m *metadata) gone(branch string, p store.Path, subtree bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dropLocked(branch, p, subtree)
+	m.dropListLocked(branch, p)
 	m.noteLocked(branch, p, time.Now(), store.Entry{}, store.ErrNotExist)
 	m.relistLocked(branch, p, nil)
 }
 
-// forget notes that nothing is known about p: a change of it failed, and may
-// have happened all the same.
+// forget notes that nothing is known about p, and with subtree about what is
+// below it: a change failed, and may have happened all the same.
 func (m *metadata) forget(branch string, p store.Path, subtree bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dropLocked(branch, p, subtree)
+	m.dropListLocked(branch, p)
 	m.lru.remove(metaKey{branch, listKind, p.Dir()})
 }
 
@@ -46,7 +49,8 @@ func (m *metadata) isFile(branch string, p store.Path) bool {
 }
 
 // dropLocked forgets what is known about p, and sees to it that no answer
-// under way, to who asked before, is remembered.
+// under way, to who asked before, is remembered. With subtree it looks at
+// everything that is remembered.
 func (m *metadata) dropLocked(branch string, p store.Path, subtree bool) {
 	within := func(key metaKey) bool {
 		if subtree {
@@ -68,6 +72,14 @@ func (m *metadata) dropLocked(branch string, p store.Path, subtree bool) {
 	m.links.spoil(within)
 	parent := metaKey{branch, listKind, p.Dir()}
 	m.lists.spoil(func(key metaKey) bool { return key == parent || within(key) })
+}
+
+// dropListLocked forgets what the directory p lists. What is remembered of
+// each name in it stays.
+func (m *metadata) dropListLocked(branch string, p store.Path) {
+	list := metaKey{branch, listKind, p}
+	m.lru.remove(list)
+	m.lists.spoil(func(key metaKey) bool { return key == list })
 }
 
 // relistLocked changes the name of p in the listing of its parent, if that is known.

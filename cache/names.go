@@ -129,10 +129,10 @@ func (t *tree) Rmdir(ctx context.Context, p store.Path) error {
 	ctx, cancel := t.c.detach(ctx)
 	defer cancel()
 	if err := t.store.Rmdir(ctx, p); err != nil {
-		t.c.meta.forget(t.Name(), p, true)
+		t.c.meta.forget(t.Name(), p, false)
 		return err
 	}
-	t.c.meta.gone(t.Name(), p, true)
+	t.c.meta.gone(t.Name(), p, false)
 	t.c.meta.untouch(t.Name(), p)
 	t.c.meta.touch(t.Name(), p.Dir())
 	return nil

@@ -61,7 +61,9 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	if mode != store.Exchange {
 		t.c.meta.gone(t.Name(), from, subtree)
 		t.c.meta.untouch(t.Name(), to)
-		t.c.meta.moveTouched(t.Name(), from, to)
+		if subtree {
+			t.c.meta.moveTouched(t.Name(), from, to)
+		}
 	}
 	for _, in := range targets {
 		t.unlink(in)
