@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// patience is how long an interrupted request goes on. Interrupts are no wish
+// defaultPatience is how long an interrupted request goes on. Interrupts are no wish
 // to give up: the Go runtime sends its own threads SIGURG all the time, and
 // each becomes one. But whoever is killed must not wait for a dead store for ever.
-const patience = 5 * time.Second
+const defaultPatience = 5 * time.Second
 
 // patient returns the context of a request that only reads: it ends when the
 // request was interrupted and is still not done after the patience. The caller
 // must call done.
-func patient(ctx context.Context) (inner context.Context, done func()) {
+func (m *mounted) patient(ctx context.Context) (inner context.Context, done func()) {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		timer := time.NewTimer(patience)
+		timer := time.NewTimer(m.patience)
 		defer timer.Stop()
 		select {
 		case <-timer.C:

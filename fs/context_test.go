@@ -18,10 +18,10 @@ func interruptible() (ctx context.Context, interrupt func()) {
 func TestAnInterruptIsNotYetAReasonToGiveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, interrupt := interruptible()
-		inner, done := patient(ctx)
+		inner, done := (&mounted{patience: time.Second}).patient(ctx)
 		defer done()
 		interrupt()
-		time.Sleep(patience - time.Millisecond)
+		time.Sleep(time.Second - time.Millisecond)
 		synctest.Wait()
 		if inner.Err() != nil {
 			t.Error("given up before the patience was over")
@@ -37,8 +37,8 @@ func TestAnInterruptIsNotYetAReasonToGiveUp(t *testing.T) {
 func TestARequestThatNobodyInterruptsNeverGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, _ := interruptible()
-		inner, done := patient(ctx)
-		time.Sleep(100 * patience)
+		inner, done := (&mounted{patience: time.Second}).patient(ctx)
+		time.Sleep(time.Hour)
 		synctest.Wait()
 		if inner.Err() != nil {
 			t.Error("given up without an interrupt")
@@ -59,7 +59,7 @@ func TestAnInterruptNeverStopsAChange(t *testing.T) {
 		ctx, interrupt := interruptible()
 		inner := steadfast(ctx)
 		interrupt()
-		time.Sleep(100 * patience)
+		time.Sleep(time.Hour)
 		if inner.Err() != nil {
 			t.Error("a change was given up")
 		}

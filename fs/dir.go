@@ -61,7 +61,7 @@ func (h *dirHandle) Seekdir(ctx context.Context, off uint64) errno {
 }
 
 func (h *dirHandle) load(ctx context.Context) error {
-	ctx, done := patient(ctx)
+	ctx, done := h.d.m.patient(ctx)
 	defer done()
 	entries, err := at(ctx, &h.d.node, func(p place) ([]fuse.DirEntry, error) { return h.d.list(ctx, p) })
 	if errors.Is(err, errGone) {

@@ -123,5 +123,14 @@ func nodeErr(err error) error {
 	return err
 }
 
+// kindErr is nodeErr for what is only possible with a node of its kind: to open
+// a file, to read a link.
+func kindErr(err error) error {
+	if errors.Is(err, store.ErrInvalid) {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return nodeErr(err)
+}
+
 // errPanicked is what a request answers whose code failed.
 const errPanicked = syscall.EIO

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -247,7 +248,7 @@ func clientCat(args []string) error {
 
 func TestAKilledReaderOfADeadStoreEnds(t *testing.T) {
 	vol := &hangingVolume{direct(t, bucket()), make(chan struct{}, 1)}
-	root, _ := mountVolume(t, vol, Options{})
+	root, _ := mountVolume(t, vol, Options{patience: 100 * time.Millisecond})
 	name := filepath.Join(mainBranch(t, root), "file")
 	write(t, name, "")
 	must(t, os.Truncate(name, 4096)) // no page of it is cached

@@ -32,7 +32,7 @@ type handle struct {
 // Open implements gofs.NodeOpener.
 func (n *fileNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, errno) {
 	// A truncation is a change; anything else only asks.
-	ctx, done := patient(ctx)
+	ctx, done := n.m.patient(ctx)
 	defer done()
 	if flags&openTruncate != 0 {
 		ctx = steadfast(ctx)
@@ -62,10 +62,10 @@ func (n *fileNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uin
 // the kernel looked the name up, it opens what has the name now.
 func (n *fileNode) openFile(ctx context.Context, flags store.OpenFlags) (store.File, error) {
 	f, err := at(ctx, &n.node, func(p place) (store.File, error) { return p.tree.Open(ctx, p.path, flags) })
-	if err = nodeErr(err); errors.Is(err, errGone) {
+	if err = kindErr(err); errors.Is(err, errGone) {
 		if p, ok := n.m.places.successor(&n.node); ok {
 			f, err = p.tree.Open(ctx, p.path, flags)
-			err = nodeErr(err)
+			err = kindErr(err)
 		}
 	}
 	return f, err
@@ -91,7 +91,7 @@ func (n *fileNode) join(ctx context.Context, f store.File, flags uint32) (*handl
 
 // Read implements gofs.FileReader.
 func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, errno) {
-	ctx, done := patient(ctx)
+	ctx, done := h.n.m.patient(ctx)
 	defer done()
 	n, err := h.file.ReadAt(ctx, dest, off)
 	if err != nil && !errors.Is(err, io.EOF) {

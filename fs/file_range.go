@@ -79,7 +79,7 @@ func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, 
 	if whence != seekData && whence != seekHole || off > math.MaxInt64 {
 		return 0, h.n.errno("lseek", store.ErrInvalid)
 	}
-	ctx, done := patient(ctx)
+	ctx, done := h.n.m.patient(ctx)
 	defer done()
 	found, err := h.file.Seek(ctx, int64(off), whence == seekHole)
 	return uint64(found), h.n.errno("lseek", err)

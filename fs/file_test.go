@@ -194,7 +194,7 @@ func TestReadersNeverMissANameThatIsReplaced(t *testing.T) {
 				}
 			}()
 		}
-		for i := range 300 {
+		for i := range 150 {
 			write(t, name+".tmp", content(i))
 			must(t, os.Rename(name+".tmp", name))
 		}

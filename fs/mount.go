@@ -44,6 +44,8 @@ type Options struct {
 
 	Logger *slog.Logger
 	Debug  bool // log every request
+
+	patience time.Duration // of tests; default defaultPatience
 }
 
 // Server is a mount.
@@ -55,15 +57,16 @@ type Server struct {
 
 // mounted is what all nodes of a mount share.
 type mounted struct {
-	vol     store.Volume
-	log     *slog.Logger
-	ttl     time.Duration
-	uid     uint32
-	gid     uint32
-	places  *places
-	numbers *numbers
-	retries retries
-	ending  atomic.Bool // an unmount has begun: no more notifications
+	vol      store.Volume
+	log      *slog.Logger
+	ttl      time.Duration
+	patience time.Duration
+	uid      uint32
+	gid      uint32
+	places   *places
+	numbers  *numbers
+	retries  retries
+	ending   atomic.Bool // an unmount has begun: no more notifications
 
 	mu   sync.Mutex
 	open map[*handle]struct{}
@@ -114,6 +117,9 @@ func newMounted(vol store.Volume, opts Options) *mounted {
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
+	}
+	if m.patience = opts.patience; m.patience == 0 {
+		m.patience = defaultPatience
 	}
 	switch {
 	case m.ttl == 0:

@@ -65,11 +65,11 @@ type linkNode struct{ node }
 
 // Readlink implements gofs.NodeReadlinker.
 func (n *linkNode) Readlink(ctx context.Context) ([]byte, errno) {
-	ctx, done := patient(ctx)
+	ctx, done := n.m.patient(ctx)
 	defer done()
 	arrived := n.m.arriving(ctx)
 	target, err := at(ctx, &n.node, func(p place) (string, error) { return p.tree.Readlink(ctx, p.path) })
-	err = nodeErr(err)
+	err = kindErr(err)
 	arrived(err)
 	return []byte(target), n.errno("readlink", err)
 }

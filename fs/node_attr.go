@@ -80,7 +80,7 @@ func (n *node) owner() owner {
 
 // Getattr implements gofs.NodeGetattrer.
 func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) errno {
-	ctx, done := patient(ctx)
+	ctx, done := n.m.patient(ctx)
 	defer done()
 	e, err := n.entry(ctx)
 	if err != nil {

@@ -19,7 +19,7 @@ type dirNode struct{ node }
 
 // Lookup implements gofs.NodeLookuper.
 func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, errno) {
-	ctx, done := patient(ctx)
+	ctx, done := d.m.patient(ctx)
 	defer done()
 	d.pin(ctx, name)
 	seen := d.seen(name)

@@ -40,7 +40,7 @@ func (n *node) xattr(ctx context.Context, name string) ([]byte, error) {
 	if err := userXattr(name); err != nil {
 		return nil, err
 	}
-	ctx, done := patient(ctx)
+	ctx, done := n.m.patient(ctx)
 	defer done()
 	e, err := n.entry(ctx)
 	if err != nil {
@@ -55,7 +55,7 @@ func (n *node) xattr(ctx context.Context, name string) ([]byte, error) {
 
 // Listxattr implements gofs.NodeListxattrer.
 func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, errno) {
-	ctx, done := patient(ctx)
+	ctx, done := n.m.patient(ctx)
 	defer done()
 	e, err := n.entry(ctx)
 	if err != nil {
