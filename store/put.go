@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"time"
 
@@ -178,8 +179,12 @@ func (s *Store) transferOnce(ctx context.Context, caps backend.Caps, src backend
 	byParts := ok && caps.Copy && src.Size > 0
 	unconditional := opts.Cond == backend.Cond{}
 
+	metadata := opts.Metadata
+	if src.Key != dst && src.Metadata != nil && maps.Equal(metadata, src.Metadata) {
+		metadata = nil // kept, which some stores do with one request less than replaced
+	}
 	wholly := func(cond backend.Cond) (backend.Info, error) {
-		return copier.Copy(ctx, src.Key, dst, backend.CopyOptions{SourceETag: src.ETag, Cond: cond, Metadata: opts.Metadata})
+		return copier.Copy(ctx, src.Key, dst, backend.CopyOptions{SourceETag: src.ETag, Cond: cond, Metadata: metadata})
 	}
 	inParts := func(cond backend.Cond) (backend.Info, error) {
 		part, err := partSize(caps, dst, src.Size, copyPart)

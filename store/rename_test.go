@@ -35,6 +35,39 @@ func TestWhatRenamingCosts(t *testing.T) {
 	same(t, b.keys(), []string{"main/e/b", "main/e/x"})
 }
 
+// copies is a bucket that notes what becomes of the metadata of copies.
+type copies struct {
+	backend.Backend
+	replaced []bool
+}
+
+func (c *copies) Copy(ctx context.Context, src, dst string, opts backend.CopyOptions) (backend.Info, error) {
+	c.replaced = append(c.replaced, opts.Metadata != nil)
+	copier, _ := backend.As[backend.Copier](c.Backend)
+	return copier.Copy(ctx, src, dst, opts)
+}
+
+func TestARenameReplacesMetadataOnlyWhereTimesAreMissing(t *testing.T) {
+	bucket := &copies{Backend: mem.New(t.Name(), mem.Options{})}
+	b := benchOver(t, bucket, Options{})
+	_, err := b.publish("ours", "content", PublishOptions{Attr: Attr{Mode: 0o600}})
+	ok(t, err)
+	b.put("main/theirs", "content")
+	for _, name := range []string{"ours", "theirs"} {
+		before, err := b.Lookup(t.Context(), b.path(name))
+		ok(t, err)
+		ok(t, b.Rename(t.Context(), b.path(name), b.path("new"), Replace))
+		after, err := b.Lookup(t.Context(), b.path("new"))
+		ok(t, err)
+		if after.Mode != before.Mode || !after.Mtime.Equal(before.Mtime) || !after.Ctime.Equal(before.Ctime) {
+			t.Errorf("%s: %+v, before %+v", name, after, before)
+		}
+	}
+	if !slices.Equal(bucket.replaced, []bool{false, true}) {
+		t.Errorf("metadata replaced: %v", bucket.replaced)
+	}
+}
+
 func TestAVersionWrittenDuringARenameIsMovedToo(t *testing.T) {
 	for name, bucket := range lesserCopies() {
 		for _, mode := range []RenameMode{Replace, NoReplace} {
