@@ -227,6 +227,21 @@ func TestRequestsOfAFlow(t *testing.T) {
 	missing(t, tree, "lock")
 	b.golden("exclusive touch", func() { closeFile(t, create(t, tree, "lock", true)) }, "PUT main/lock if-absent")
 
+	missing(t, tree, "dir")
+	b.golden("a file in a new directory", func() {
+		_, err := tree.Mkdir(t.Context(), path(t, "dir"), store.Attr{Mode: store.ModeDir | 0o755})
+		ok(t, err)
+		missing(t, tree, "dir/f")
+		f := create(t, tree, "dir/f", false)
+		write(t, f, 0, "content")
+		closeFile(t, f)
+		for e, err := range tree.List(t.Context(), path(t, "dir")) {
+			if ok(t, err); e.Name != "f" || e.Size != 7 {
+				t.Errorf("entry %+v", e)
+			}
+		}
+	}, "STAT main/dir", "LIST main/dir/", "LIST main/", "PUT main/dir/ if-absent", "PUT main/dir/f if-absent")
+
 	missing(t, tree, "copy")
 	b.golden("copy", func() {
 		from, to := open(t, tree, "x", store.OpenFlags{}), create(t, tree, "copy", false)

@@ -18,6 +18,17 @@ func (m *metadata) put(branch string, p store.Path, e store.Entry) {
 	m.relistLocked(branch, p, &e)
 }
 
+// empty notes that the directory p, just made here, had nothing in it when the
+// bucket was asked. So the first names in it cost no question.
+func (m *metadata) empty(branch string, p store.Path, at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ttl >= 0 {
+		l := new(listing)
+		m.lru.add(metaKey{branch, listKind, p}, &metaItem{at: at, list: l}, l.cost())
+	}
+}
+
 // gone notes that there is nothing at p any more. subtree: what was below it
 // has gone with it, and not one by one before.
 func (m *metadata) gone(branch string, p store.Path, subtree bool) {

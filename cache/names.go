@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/keifs/keifs/store"
 )
@@ -23,7 +24,7 @@ func (t *tree) make(ctx context.Context, p store.Path, fn func() (store.Entry, e
 	if err := t.writable(); err != nil {
 		return store.Entry{}, err
 	}
-	release, err := t.gate.take(ctx, exclusive(p))
+	release, err := t.gate.take(ctx, subtree(p)) // nothing comes into a directory before it is noted to be empty
 	if err != nil {
 		return store.Entry{}, err
 	}
@@ -33,6 +34,7 @@ func (t *tree) make(ctx context.Context, p store.Path, fn func() (store.Entry, e
 	} else if found {
 		return store.Entry{}, fmt.Errorf("%s: %w", p, store.ErrExist)
 	}
+	at := time.Now()
 	e, err := fn()
 	if err != nil {
 		t.c.meta.forget(t.Name(), p, false)
@@ -42,6 +44,9 @@ func (t *tree) make(ctx context.Context, p store.Path, fn func() (store.Entry, e
 		t.c.meta.forget(p.Name(), store.Path{}, true)
 	}
 	t.c.meta.put(t.Name(), p, e)
+	if e.IsDir() && t.Name() != "" {
+		t.c.meta.empty(t.Name(), p, at)
+	}
 	t.c.meta.touch(t.Name(), p.Dir())
 	return e, nil
 }
