@@ -183,8 +183,10 @@ func TestAFullDiskFailsNoRead(t *testing.T) {
 		}
 		return unix.ENOSPC
 	}
-	if !want(t, c, "k", "content") || !want(t, c, "k", "content") {
-		t.Error("a torn chunk was used")
+	for range 2 {
+		if !want(t, c, "k", "content") {
+			t.Error("a torn chunk was used")
+		}
 	}
 	if want(t, c, "before", "content") {
 		t.Error("what was there before is gone")

@@ -61,4 +61,3 @@ func (w *weighted[K, V]) shrink(limit int64) bool {
 }
 
 func (w *weighted[K, V]) keys() []K { return w.lru.Keys() }
-func (w *weighted[K, V]) len() int  { return w.lru.Len() }

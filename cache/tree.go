@@ -190,8 +190,7 @@ func (t *tree) Open(ctx context.Context, p store.Path, flags store.OpenFlags) (s
 	}
 	if flags.Write && flags.Truncate {
 		if err := h.in.truncate(ctx, 0); err != nil {
-			h.Close(ctx)
-			return nil, err
+			return nil, errors.Join(err, h.Close(ctx))
 		}
 	}
 	return h, nil

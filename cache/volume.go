@@ -8,8 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 
 	"github.com/keifs/keifs/store"
 )
@@ -96,17 +95,18 @@ func (c *Cache) Sync(ctx context.Context) error {
 }
 
 func (c *Cache) publishAll(ctx context.Context, publish func(context.Context, *inode) error) error {
-	var group errgroup.Group
-	group.SetLimit(publishAtOnce)
+	var group sync.WaitGroup
+	room := make(chan struct{}, publishAtOnce)
 	all := c.inodes()
 	errs := make([]error, len(all))
 	for i, in := range all {
 		if in.dirty() {
-			group.Go(func() error {
+			room <- struct{}{}
+			group.Go(func() {
+				defer func() { <-room }()
 				if err := publish(ctx, in); err != nil {
 					errs[i] = fmt.Errorf("%s/%s: %w", in.t.Name(), in.where(), err)
 				}
-				return nil
 			})
 		}
 	}
@@ -118,7 +118,7 @@ func (c *Cache) publishAll(ctx context.Context, publish func(context.Context, *i
 // folder "failed" of the cache, and the error says where each file is.
 func (c *Cache) Close(ctx context.Context) error {
 	c.mu.Lock()
-	if c.check() != nil {
+	if closed := c.check() != nil; closed {
 		c.mu.Unlock()
 		return nil
 	}

@@ -61,7 +61,7 @@ func (s *Store) Branches(ctx context.Context) iter.Seq2[string, error] {
 
 // hasRef asks whether the branch has a ref, and so exists without any object.
 func (s *Store) hasRef(ctx context.Context, name string) (bool, error) {
-	if ValidateBranch(name) != nil {
+	if valid := ValidateBranch(name) == nil; !valid {
 		return false, nil
 	}
 	return backend.Exists(ctx, s.b, branchDir+name+recordKind)

@@ -18,7 +18,7 @@ func TestWhatChangingAttributesCosts(t *testing.T) {
 	ctx := t.Context()
 	f := b.path("f")
 	first := b.put("main/f", "content")
-	e, err := b.SetAttr(ctx, f, AttrChange{Mode: ptr(uint32(0o600))})
+	e, err := b.SetAttr(ctx, f, AttrChange{Mode: new(uint32(0o600))})
 	ok(t, err)
 	b.cost("STAT main/f", "LIST main/f/", "COPY main/f if-match")
 	if e.Mode != 0o100600 || !e.Mtime.Equal(first.ModTime) || b.stat("main/f").Metadata["mode"] != "33152" {
@@ -28,22 +28,22 @@ func TestWhatChangingAttributesCosts(t *testing.T) {
 		t.Errorf("changed to\n%+v, found as\n%+v, %v", e, found, err)
 	}
 	b.in.ResetRequests()
-	_, err = b.SetAttr(ctx, f, AttrChange{Mode: ptr(uint32(0o600)), Mtime: ptr(first.ModTime)})
+	_, err = b.SetAttr(ctx, f, AttrChange{Mode: new(uint32(0o600)), Mtime: new(first.ModTime)})
 	ok(t, err)
 	b.cost("STAT main/f", "LIST main/f/") // nothing to change
-	_, err = b.SetAttr(ctx, f, AttrChange{Mode: ptr(uint32(0o640)), Base: e.Version})
+	_, err = b.SetAttr(ctx, f, AttrChange{Mode: new(uint32(0o640)), Base: e.Version})
 	ok(t, err)
 	b.cost("STAT main/f", "COPY main/f if-match") // what has a version is a file
 
 	b.put("main/d/f", "")
 	before := time.Now()
-	e, err = b.SetAttr(ctx, b.path("d"), AttrChange{GID: ptr(uint32(7))})
+	e, err = b.SetAttr(ctx, b.path("d"), AttrChange{GID: new(uint32(7))})
 	ok(t, err)
 	if !e.Marker || e.GID != 7 || e.Mtime.Before(before) {
 		t.Errorf("%+v", e)
 	}
 	b.cost("STAT main/d", "LIST main/d/", "PUT main/d/ if-absent")
-	e, err = b.SetAttr(ctx, b.path("d"), AttrChange{Mtime: ptr(time.Unix(5, 0))})
+	e, err = b.SetAttr(ctx, b.path("d"), AttrChange{Mtime: new(time.Unix(5, 0))})
 	if err != nil || e.GID != 7 || e.Mtime.Unix() != 5 {
 		t.Errorf("%+v %v", e, err)
 	}
@@ -53,7 +53,7 @@ func TestWhatChangingAttributesCosts(t *testing.T) {
 	}
 	_, err = b.SetAttr(ctx, b.path("none"), AttrChange{})
 	is(t, err, ErrNotExist)
-	_, err = b.SetAttr(ctx, f, AttrChange{Size: ptr(int64(0))})
+	_, err = b.SetAttr(ctx, f, AttrChange{Size: new(int64(0))})
 	is(t, err, ErrUnsupported)
 }
 
@@ -81,17 +81,17 @@ func TestAChangeOfAttributesNeverBringsOldContentBack(t *testing.T) {
 				first := b.put("main/f", old)
 				// Somebody writes between the look and the change.
 				b.in.Add(fault.Rule{Op: "stat", After: true, Do: func(context.Context, *backend.Op) error { b.put("main/f", "new"); return nil }})
-				e, err := b.SetAttr(t.Context(), p, AttrChange{UID: ptr(uint32(7))})
+				e, err := b.SetAttr(t.Context(), p, AttrChange{UID: new(uint32(7))})
 				ok(t, err)
 				if b.in.Fired() != 1 || b.body("main/f") != "new" || e.UID != 7 || e.Size != 3 || e.Version != b.stat("main/f").ETag {
 					t.Errorf("%d, %.10q, %+v", b.in.Fired(), b.body("main/f"), e)
 				}
-				_, err = b.SetAttr(t.Context(), p, AttrChange{UID: ptr(uint32(8)), Base: first.ETag})
+				_, err = b.SetAttr(t.Context(), p, AttrChange{UID: new(uint32(8)), Base: first.ETag})
 				is(t, err, ErrStale)
 
 				// Left alone, the content stays as it was.
 				b.put("main/f", old)
-				e, err = b.SetAttr(t.Context(), p, AttrChange{UID: ptr(uint32(9))})
+				e, err = b.SetAttr(t.Context(), p, AttrChange{UID: new(uint32(9))})
 				if err != nil || b.body("main/f") != old || e.Size != int64(size) || b.stat("main/f").Metadata["uid"] != "9" || e.Version != b.stat("main/f").ETag {
 					t.Errorf("%+v %v", e, err)
 				}
@@ -106,9 +106,9 @@ func TestAttributesThatCannotBeKeptAreRefused(t *testing.T) {
 	b.put("main/f", "x")
 	e, err := b.Lookup(t.Context(), b.path("f"))
 	ok(t, err)
-	_, err = b.SetAttr(t.Context(), b.path("f"), AttrChange{UID: ptr(uint32(7))})
+	_, err = b.SetAttr(t.Context(), b.path("f"), AttrChange{UID: new(uint32(7))})
 	is(t, err, ErrUnsupported)
-	_, err = b.SetAttr(t.Context(), b.path("f"), AttrChange{UID: ptr(e.UID)})
+	_, err = b.SetAttr(t.Context(), b.path("f"), AttrChange{UID: new(e.UID)})
 	ok(t, err) // it is so already
 	_, err = b.Mknod(t.Context(), b.path("l"), Attr{Mode: ModeSymlink}, "f")
 	is(t, err, ErrUnsupported)

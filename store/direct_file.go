@@ -265,8 +265,7 @@ func (f *directFile) publishClaimed(ctx context.Context) error {
 		return nil
 	}
 	f.tried = true
-	var conflict *ConflictError
-	if errors.As(err, &conflict) {
+	if _, ok := errors.AsType[*ConflictError](err); ok {
 		f.saved, f.stale = changed, err
 		if f.namedLocked() {
 			delete(f.v.names, f.fullLocked())

@@ -43,9 +43,7 @@ func TestWhatAFileHasOfOtherToolsStays(t *testing.T) {
 		ContentType: "text/plain", Metadata: map[string]string{"owner": "me", "md5chksum": "of x", "mtime": "5"},
 	})
 	ok(t, err)
-	e, err := b.Lookup(t.Context(), b.path("f"))
-	ok(t, err)
-	e, err = b.SetAttr(t.Context(), b.path("f"), AttrChange{UID: ptr(uint32(7))})
+	e, err := b.SetAttr(t.Context(), b.path("f"), AttrChange{UID: new(uint32(7))})
 	ok(t, err)
 	info := b.stat("main/f")
 	if info.ContentType != "text/plain" || info.Metadata["owner"] != "me" || info.Metadata["md5chksum"] != "of x" || info.Metadata["uid"] != "7" {
@@ -192,7 +190,7 @@ func TestALostAnswerIsNoConflict(t *testing.T) {
 	for _, op := range []string{"put", "copy", "complete"} {
 		b = unsure(t, op, nil)
 		first = b.put("main/f", "x")
-		e, err = b.SetAttr(t.Context(), b.path("f"), AttrChange{UID: ptr(uint32(7)), Base: first.ETag})
+		e, err = b.SetAttr(t.Context(), b.path("f"), AttrChange{UID: new(uint32(7)), Base: first.ETag})
 		if err != nil || e.UID != 7 || e.Version != b.stat("main/f").ETag {
 			t.Errorf("%s: %+v %v", op, e, err)
 		}

@@ -164,7 +164,7 @@ func TestAFileInTheShadowOfADirectoryIsAFile(t *testing.T) {
 	ok(t, err)
 	e, err = b.Publish(ctx, shadow, backend.Bytes([]byte("changed")), PublishOptions{Base: e.Version, Attr: e.Attr})
 	ok(t, err)
-	_, err = b.SetAttr(ctx, shadow, AttrChange{Mode: ptr(uint32(0o600)), Base: e.Version})
+	_, err = b.SetAttr(ctx, shadow, AttrChange{Mode: new(uint32(0o600)), Base: e.Version})
 	ok(t, err)
 	if b.body("main/a") != "changed" || b.stat("main/a").Metadata["mode"] != "33152" {
 		t.Errorf("%q", b.body("main/a"))

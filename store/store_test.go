@@ -177,7 +177,7 @@ func same(t *testing.T, got, want []string) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
 
 func TestOpeningReadsTheFormatAndWritesNothing(t *testing.T) {
 	raw := mem.New("", mem.Options{})
@@ -262,7 +262,7 @@ func TestNothingChangesWhereItMustNot(t *testing.T) {
 			errs := map[string]error{
 				"publish": second(s.Publish(ctx, f, backend.Bytes(nil), PublishOptions{Replace: true})),
 				"copy":    second(s.PublishCopy(ctx, s, f, "", 1, d, PublishOptions{Replace: true})),
-				"setattr": second(s.SetAttr(ctx, f, AttrChange{UID: ptr(uint32(1))})),
+				"setattr": second(s.SetAttr(ctx, f, AttrChange{UID: new(uint32(1))})),
 				"mkdir":   second(s.Mkdir(ctx, d, Attr{})),
 				"mknod":   second(s.Mknod(ctx, d, Attr{}, "")),
 				"remove":  s.Remove(ctx, f),

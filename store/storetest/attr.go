@@ -46,7 +46,7 @@ func xattr(name, value string) store.AttrChange {
 
 // attributes are the promises about modes, owners, times and xattrs.
 func attributes() []test {
-	all := store.AttrChange{Mode: ptr(uint32(0o640)), UID: ptr(uint32(1000)), GID: ptr(uint32(100)), Mtime: &when}
+	all := store.AttrChange{Mode: new(uint32(0o640)), UID: new(uint32(1000)), GID: new(uint32(100)), Mtime: &when}
 	want := store.Attr{Mode: store.ModeRegular | 0o640, UID: 1000, GID: 100, Mtime: when}
 	return []test{
 		{name: "attributes of a file are kept, and its content", needs: metadata, run: func(e *env) {
@@ -89,14 +89,14 @@ func attributes() []test {
 		{name: "attributes set by name reach the open file, dirty or not", needs: metadata, run: func(e *env) {
 			e.put(e.tree, "f", "content")
 			f := e.openFile(e.tree, "f")
-			e.setAttr(e.tree, "f", store.AttrChange{Mode: ptr(uint32(0o600))})
+			e.setAttr(e.tree, "f", store.AttrChange{Mode: new(uint32(0o600))})
 			equal(e, "mode", e.stat(f).Mode, uint32(store.ModeRegular|0o600))
 			equal(e, "content", e.content(f), "content")
 			e.write(f, 0, "C")
-			e.setAttr(e.tree, "f", store.AttrChange{UID: ptr(uint32(7))})
+			e.setAttr(e.tree, "f", store.AttrChange{UID: new(uint32(7))})
 			equal(e, "uid", e.stat(f).UID, 7)
 			e.flush(f)
-			e.setAttr(e.tree, "f", store.AttrChange{GID: ptr(uint32(8))})
+			e.setAttr(e.tree, "f", store.AttrChange{GID: new(uint32(8))})
 			e.write(f, 1, "O")
 			e.close(f)
 			e.remount()
@@ -175,7 +175,7 @@ func attributes() []test {
 			equal(e, "names", e.names(e.tree, "implicit"), "x")
 		}},
 		{name: "attributes of the root of a branch are kept", needs: metadata, run: func(e *env) {
-			e.setAttr(e.tree, "", store.AttrChange{Mode: ptr(uint32(0o700))})
+			e.setAttr(e.tree, "", store.AttrChange{Mode: new(uint32(0o700))})
 			e.remount()
 			equal(e, "mode", e.lookup(e.tree, "").Mode, uint32(store.ModeDir|0o700))
 		}},
@@ -226,20 +226,20 @@ func attributes() []test {
 		{name: "a size is set by name", run: func(e *env) {
 			e.put(e.tree, "f", "0123456789")
 			for _, size := range []int64{4, 6, 0, 3} {
-				entry := e.setAttr(e.tree, "f", store.AttrChange{Size: ptr(size)})
+				entry := e.setAttr(e.tree, "f", store.AttrChange{Size: new(size)})
 				equal(e, "size", entry.Size, size)
 				equal(e, "size", e.lookup(e.tree, "f").Size, size)
 			}
 			data, _ := e.object("main/f")
 			equal(e, "object", data, "\x00\x00\x00")
 			e.mkdir(e.tree, "d")
-			_, err := e.tree.SetAttr(e.ctx, e.path("d"), store.AttrChange{Size: ptr(int64(0))})
+			_, err := e.tree.SetAttr(e.ctx, e.path("d"), store.AttrChange{Size: new(int64(0))})
 			e.want(err, store.ErrIsDir)
 		}},
 		{name: "attributes of nothing are an error", run: func(e *env) {
-			_, err := e.tree.SetAttr(e.ctx, e.path("nothing"), store.AttrChange{Mode: ptr(uint32(0o600))})
+			_, err := e.tree.SetAttr(e.ctx, e.path("nothing"), store.AttrChange{Mode: new(uint32(0o600))})
 			e.want(err, store.ErrNotExist)
-			_, err = e.tree.SetAttr(e.ctx, e.path("nothing"), store.AttrChange{Size: ptr(int64(1))})
+			_, err = e.tree.SetAttr(e.ctx, e.path("nothing"), store.AttrChange{Size: new(int64(1))})
 			e.want(err, store.ErrNotExist)
 		}},
 	}

@@ -40,7 +40,7 @@ func hosts() []test {
 		{name: "attributes that another host set the next open sees, and keeps", needs: metadata, run: func(e *env) {
 			e.put(e.tree, "f", "content")
 			f := e.openFile(e.tree, "f")
-			e.setAttr(e.other(), "f", store.AttrChange{Mode: ptr(uint32(0o600))})
+			e.setAttr(e.other(), "f", store.AttrChange{Mode: new(uint32(0o600))})
 			g := e.openFile(e.tree, "f")
 			equal(e, "mode", e.stat(g).Mode, uint32(store.ModeRegular|0o600))
 			e.write(g, 0, "C")
@@ -143,10 +143,10 @@ func hosts() []test {
 			e.want(e.tree.Remove(e.ctx, e.path("f")), store.ErrReadOnly)
 			e.want(e.tree.Rmdir(e.ctx, e.path("d")), store.ErrReadOnly)
 			e.want(e.rename(e.tree, "f", "g", store.Replace), store.ErrReadOnly)
-			_, err = e.tree.SetAttr(e.ctx, e.path("f"), store.AttrChange{Mode: ptr(uint32(0o600))})
+			_, err = e.tree.SetAttr(e.ctx, e.path("f"), store.AttrChange{Mode: new(uint32(0o600))})
 			e.want(err, store.ErrReadOnly)
 			f := e.openRead(e.tree, "f")
-			_, err = f.SetAttr(e.ctx, store.AttrChange{Mode: ptr(uint32(0o600))})
+			_, err = f.SetAttr(e.ctx, store.AttrChange{Mode: new(uint32(0o600))})
 			e.want(err, store.ErrReadOnly)
 			e.close(f)
 			e.ok(e.vol.Sync(e.ctx))
@@ -166,8 +166,7 @@ func conflicts() []test {
 			e.flush(there)
 			err := here.Flush(e.ctx)
 			e.want(err, store.ErrStale)
-			var conflict *store.ConflictError
-			if !errors.As(err, &conflict) {
+			if _, ok := errors.AsType[*store.ConflictError](err); !ok {
 				e.t.Errorf("%v does not say where the content is", err)
 			}
 			e.close(there)
@@ -289,7 +288,7 @@ func conflicts() []test {
 			e.write(f, 0, "b")
 			e.flush(f)
 			e.putObject("main/f", "theirs")
-			_, err := f.SetAttr(e.ctx, store.AttrChange{Mode: ptr(uint32(0o600))})
+			_, err := f.SetAttr(e.ctx, store.AttrChange{Mode: new(uint32(0o600))})
 			if err != nil {
 				e.want(err, store.ErrStale)
 			}
@@ -379,13 +378,13 @@ func conflicts() []test {
 			}
 			f.Flush(e.ctx)
 			f.Close(e.ctx)
-			all := ""
+			var all strings.Builder
 			for _, key := range e.keys("main/") {
 				data, _ := e.object(key)
-				all += data + "|"
+				all.WriteString(data + "|")
 			}
-			equal(e, "theirs is kept", strings.Contains(all, "theirs"), true)
-			equal(e, "mine is kept", strings.Contains(all, "mine"), true)
+			equal(e, "theirs is kept", strings.Contains(all.String(), "theirs"), true)
+			equal(e, "mine is kept", strings.Contains(all.String(), "mine"), true)
 		}},
 	}
 }
@@ -395,7 +394,7 @@ func (e *env) loseRace(name string) {
 	e.t.Helper()
 	e.put(e.tree, name, "base")
 	f := e.openFile(e.tree, name)
-	_, err := f.SetAttr(e.ctx, store.AttrChange{Size: ptr(int64(0))})
+	_, err := f.SetAttr(e.ctx, store.AttrChange{Size: new(int64(0))})
 	e.ok(err)
 	e.write(f, 0, "mine")
 	e.putObject("main/"+name, "theirs")

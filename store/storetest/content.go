@@ -60,7 +60,7 @@ func contents() []test {
 			e.put(e.tree, "f", "0123456789")
 			f := e.openFile(e.tree, "f")
 			for _, size := range []int64{4, 8} {
-				entry, err := f.SetAttr(e.ctx, store.AttrChange{Size: ptr(size)})
+				entry, err := f.SetAttr(e.ctx, store.AttrChange{Size: new(size)})
 				e.ok(err)
 				equal(e, "size", entry.Size, size)
 			}
@@ -71,7 +71,7 @@ func contents() []test {
 		}},
 		{name: "a file grown by its size alone reads as zeros", run: func(e *env) {
 			f := e.create(e.tree, "f")
-			_, err := f.SetAttr(e.ctx, store.AttrChange{Size: ptr(int64(100_000))})
+			_, err := f.SetAttr(e.ctx, store.AttrChange{Size: new(int64(100_000))})
 			e.ok(err)
 			e.write(f, 50_000, "x")
 			e.close(f)
@@ -181,7 +181,7 @@ func contents() []test {
 		{name: "a seek skips no data and shows no data as a hole", run: func(e *env) {
 			f := e.create(e.tree, "f")
 			e.write(f, 1<<20, "island")
-			_, err := f.SetAttr(e.ctx, store.AttrChange{Size: ptr(int64(3 << 20))})
+			_, err := f.SetAttr(e.ctx, store.AttrChange{Size: new(int64(3 << 20))})
 			e.ok(err)
 			data, err := f.Seek(e.ctx, 0, false)
 			e.ok(err)

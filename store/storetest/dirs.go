@@ -121,7 +121,7 @@ func removals() []test {
 			e.write(writer, 8, "####")
 			equal(e, "content", e.content(reader), "01234567####")
 			equal(e, "size", e.stat(reader).Size, 12)
-			entry, err := writer.SetAttr(e.ctx, store.AttrChange{Mode: ptr(uint32(0o600)), Size: ptr(int64(4))})
+			entry, err := writer.SetAttr(e.ctx, store.AttrChange{Mode: new(uint32(0o600)), Size: new(int64(4))})
 			e.ok(err)
 			equal(e, "mode", entry.Mode, uint32(store.ModeRegular|0o600))
 			equal(e, "content", e.content(reader), "0123")

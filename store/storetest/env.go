@@ -344,4 +344,4 @@ func (e *env) remove(tree store.Tree, name string) {
 	e.ok(tree.Remove(e.ctx, e.path(name)))
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline

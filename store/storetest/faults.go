@@ -219,7 +219,7 @@ func faults() []test {
 			e.put(e.tree, "f", "content")
 			mode := e.lookup(e.tree, "f").Mode
 			e.faults.Add(fault.Rule{Op: "write", Err: backend.ErrPermission, Times: fault.Always})
-			_, err := e.tree.SetAttr(e.ctx, e.path("f"), store.AttrChange{Mode: ptr(uint32(0o600))})
+			_, err := e.tree.SetAttr(e.ctx, e.path("f"), store.AttrChange{Mode: new(uint32(0o600))})
 			e.want(err, backend.ErrPermission)
 			e.faults.Clear()
 			equal(e, "mode", e.lookup(e.tree, "f").Mode, mode)

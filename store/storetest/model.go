@@ -46,10 +46,9 @@ func newDir() *node {
 }
 
 // find walks the model. parent is nil where the path cannot be made.
-func (m *node) find(path string) (parent, n *node, err error) {
-	n = m
+func (n *node) find(path string) (parent, found *node, err error) {
 	if path == "" {
-		return nil, m, nil
+		return nil, n, nil
 	}
 	for name := range strings.SplitSeq(path, "/") {
 		switch {

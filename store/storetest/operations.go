@@ -120,7 +120,7 @@ func (m *model) truncate() {
 	if m.rnd.IntN(4) == 0 {
 		size = 0
 	}
-	change := store.AttrChange{Size: ptr(int64(size))}
+	change := store.AttrChange{Size: new(int64(size))}
 	if i, h, ok := m.handle(true); ok && m.rnd.IntN(2) == 0 {
 		m.logf("truncate handle %d to %d", i, size)
 		_, err := h.f.SetAttr(m.ctx, change)

@@ -41,7 +41,7 @@ func parallels() []test {
 			for i := range 20 {
 				e.ok(e.rename(e.tree, names[i%2], names[(i+1)%2], store.Replace))
 				if metadata(e.raw.Caps()) {
-					e.setAttr(e.tree, names[(i+1)%2], store.AttrChange{Mode: ptr(uint32(0o600 + i))})
+					e.setAttr(e.tree, names[(i+1)%2], store.AttrChange{Mode: new(uint32(0o600 + i))})
 				}
 				if i == 10 { // from here on the content is that of a writer
 					f := e.openFile(e.tree, names[(i+1)%2])

@@ -13,7 +13,7 @@ func renames() []test {
 			e.put(e.tree, "f", "content")
 			e.mkdir(e.tree, "d")
 			if metadata(e.raw.Caps()) {
-				e.setAttr(e.tree, "f", store.AttrChange{Mode: ptr(uint32(0o600)), UID: ptr(uint32(9)), Mtime: &when})
+				e.setAttr(e.tree, "f", store.AttrChange{Mode: new(uint32(0o600)), UID: new(uint32(9)), Mtime: &when})
 				e.setAttr(e.tree, "f", xattr("user.a", "1"))
 			}
 			before := e.lookup(e.tree, "f")
@@ -151,8 +151,8 @@ func renames() []test {
 		{name: "a rename of a directory moves what its markers say", needs: metadata, run: func(e *env) {
 			e.mkdir(e.tree, "d")
 			e.mkdir(e.tree, "d/sub")
-			e.setAttr(e.tree, "d", store.AttrChange{Mode: ptr(uint32(0o700))})
-			e.setAttr(e.tree, "d/sub", store.AttrChange{Mode: ptr(uint32(0o711))})
+			e.setAttr(e.tree, "d", store.AttrChange{Mode: new(uint32(0o700))})
+			e.setAttr(e.tree, "d/sub", store.AttrChange{Mode: new(uint32(0o711))})
 			e.ok(e.rename(e.tree, "d", "e", store.Replace))
 			e.remount()
 			equal(e, "mode", e.lookup(e.tree, "e").Mode, uint32(store.ModeDir|0o700))

@@ -43,7 +43,7 @@ func scenario() []step {
 		}, func(m map[string]string) {}},
 		{"sync", func(e *env, f *store.File) error { return (*f).Sync(e.ctx) }, func(m map[string]string) { m["d/g"] = "content, more" }},
 		{"chmod", func(e *env, _ *store.File) error {
-			_, err := e.tree.SetAttr(e.ctx, e.path("d/g"), store.AttrChange{Mode: ptr(uint32(0o600))})
+			_, err := e.tree.SetAttr(e.ctx, e.path("d/g"), store.AttrChange{Mode: new(uint32(0o600))})
 			if !e.raw.Caps().Metadata && errors.Is(err, store.ErrUnsupported) {
 				err = nil
 			}
