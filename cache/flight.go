@@ -13,9 +13,10 @@ import (
 type flights[K comparable, V any] struct {
 	work sync.WaitGroup
 
-	mu     sync.Mutex
-	calls  map[K]*flight[V]
-	closed bool
+	mu      sync.Mutex
+	calls   map[K]*flight[V]        // that another asker may share
+	running map[*flight[V]]struct{} // all
+	closed  bool
 }
 
 // flight is one piece of work under way.
@@ -41,12 +42,12 @@ func (g *flights[K, V]) do(ctx context.Context, key K, fn func(ctx context.Conte
 	f, shared := g.calls[key]
 	if !shared {
 		if g.calls == nil {
-			g.calls = map[K]*flight[V]{}
+			g.calls, g.running = map[K]*flight[V]{}, map[*flight[V]]struct{}{}
 		}
 		var work context.Context
 		f = &flight[V]{done: make(chan struct{})}
 		work, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-		g.calls[key] = f
+		g.calls[key], g.running[f] = f, struct{}{}
 		g.work.Go(func() { g.run(work, key, f, fn) })
 	}
 	f.askers++
@@ -70,6 +71,7 @@ func (g *flights[K, V]) run(ctx context.Context, key K, f *flight[V], fn func(co
 	})
 	g.mu.Lock()
 	g.forgetLocked(key, f)
+	delete(g.running, f)
 	g.mu.Unlock()
 	close(f.done)
 }
@@ -109,7 +111,7 @@ func (g *flights[K, V]) spoil(match func(K) bool) {
 func (g *flights[K, V]) close() {
 	g.mu.Lock()
 	g.closed = true
-	for _, f := range g.calls {
+	for f := range g.running {
 		f.cancel()
 	}
 	g.mu.Unlock()

@@ -110,3 +110,21 @@ func TestWhoAsksAfterAChangeDoesNotShareAnAnswerFromBefore(t *testing.T) {
 		}
 	})
 }
+
+func TestCloseEndsWorkThatIsNotSharedAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g flights[string, int]
+		go func() {
+			_, _, err := g.do(t.Context(), "k", func(ctx context.Context, _ func() bool) (int, error) {
+				<-ctx.Done()
+				return 0, ctx.Err()
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v", err)
+			}
+		}()
+		synctest.Wait()
+		g.spoil(func(string) bool { return true })
+		g.close()
+	})
+}
