@@ -213,6 +213,9 @@ func (t *directTree) Create(ctx context.Context, p Path, attr Attr, exclusive bo
 	if err := t.parent(ctx, p); err != nil {
 		return nil, err
 	}
+	if err := t.store.CheckNew(p); err != nil {
+		return nil, err
+	}
 	var e Entry
 	if exclusive {
 		e, err = t.store.Publish(ctx, p, backend.Bytes(nil), PublishOptions{Attr: attr, Exclusive: true})

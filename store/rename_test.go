@@ -31,8 +31,37 @@ func TestWhatRenamingCosts(t *testing.T) {
 	ok(t, b.Rename(ctx, b.path("d"), b.path("e"), Replace))
 	b.cost("STAT main/d", "LIST main/d/", "STAT main/e", "LIST main/e/",
 		"LIST main/d/", "STAT main/d/b", "COPY main/e/b if-absent", "STAT main/d/x", "COPY main/e/x if-absent",
-		"LIST main/d/", "DELETEBATCH")
+		"LIST main/d/", "DELETE main/d/b if-match", "DELETE main/d/x if-match")
 	same(t, b.keys(), []string{"main/e/b", "main/e/x"})
+}
+
+func TestADirectoryIsDeletedInBatchesWhereThatHasNoConditions(t *testing.T) {
+	b := newBench(t, mem.Options{Caps: func(c *backend.Caps) { c.CondDelete = false }}, Options{})
+	b.put("main/d/x", "")
+	ok(t, b.Rename(t.Context(), b.path("d"), b.path("e"), Replace))
+	if got := b.in.Requests(); got[len(got)-1] != "DELETEBATCH" {
+		t.Errorf("the last request was %s", got[len(got)-1])
+	}
+}
+
+func TestWhatIsWrittenAtTheEndOfADirectoryRenameIsMovedToo(t *testing.T) {
+	for _, key := range []string{"main/d/x", "main/d/"} {
+		t.Run(key, func(t *testing.T) {
+			b := newBench(t, mem.Options{}, Options{})
+			b.put("main/d/", "")
+			b.put("main/d/x", "old")
+			b.in.Add(fault.Rule{Op: "delete", Key: key, Do: func(context.Context, *backend.Op) error {
+				_, err := b.raw.Put(t.Context(), "main/d/x", backend.Bytes([]byte("new")), backend.PutOptions{})
+				return err
+			}})
+			ok(t, b.Rename(t.Context(), b.path("d"), b.path("e"), Replace))
+			data, _, err := backend.ReadAll(t.Context(), b.raw, "main/e/x", 10)
+			ok(t, err)
+			if left, err := backend.Exists(t.Context(), b.raw, "main/d/x"); err != nil || string(data) != "new" && !left {
+				t.Errorf("what was written is lost: e/x is %q, d/x is there: %v, %v", data, left, err)
+			}
+		})
+	}
 }
 
 // copies is a bucket that notes what becomes of the metadata of copies.

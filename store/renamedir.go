@@ -24,9 +24,11 @@ const (
 // that cannot be shown as well, and then deletes exactly what was copied. Up to
 // the first deletion the old directory is whole, and from then on the new one.
 //
-// What others change in the old directory meanwhile is copied too, up to the
-// moment of the deletion, which has no conditions when it is done in batches.
-// replaces: dst is an empty directory with a marker.
+// What others change in the old directory meanwhile is copied too. Where the
+// store has conditional deletes, each object is deleted in the version that was
+// copied, so that nothing is lost which somebody writes at the last moment;
+// elsewhere they are deleted in batches, and a write between the last listing
+// and the deletion is lost. replaces: dst is an empty directory with a marker.
 func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place, replaces bool) error {
 	m := &dirMove{Store: s, caps: caps, from: src.dir, to: dst.dir, copied: map[string]string{}, made: map[string]string{}}
 	if err := m.copyAll(ctx); err != nil {
@@ -35,7 +37,6 @@ func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place
 	}
 	s.forgetTree(src.dir)
 	s.forgetTree(dst.dir)
-	keys := slices.Sorted(maps.Keys(m.copied))
 	if _, ok := m.copied[src.dir]; !ok && replaces {
 		// The attributes are those of the directory that was moved, which has
 		// none, not those of the one that was replaced.
@@ -43,9 +44,18 @@ func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place
 			return fail("rename", dst.path, err)
 		}
 	}
-	// The marker, which sorts first, goes last: so the directory stays one.
-	slices.Reverse(keys)
-	return fail("rename", src.path, s.deleteAll(ctx, keys))
+	for range attempts {
+		switch kept, err := m.deleteCopied(ctx); {
+		case err != nil:
+			return fail("rename", src.path, err)
+		case !kept:
+			return nil
+		}
+		if err := m.copyAll(ctx); err != nil {
+			return stale("rename", src.path, err)
+		}
+	}
+	return fmt.Errorf("rename %q: it changes all the time: %w", src.path, ErrStale)
 }
 
 // dirMove is one directory on its way.
@@ -166,6 +176,45 @@ func (m *dirMove) copy(ctx context.Context, listed backend.Info) error {
 		return nil
 	}
 	return fmt.Errorf("%q changes all the time: %w", listed.Key, ErrStale)
+}
+
+// deleteCopied deletes what was copied. kept says that somebody has written to
+// some of it since, which is still there.
+func (m *dirMove) deleteCopied(ctx context.Context) (kept bool, err error) {
+	keys := slices.Sorted(maps.Keys(m.copied))
+	// The marker, which sorts first, goes last: so the directory stays one.
+	slices.Reverse(keys)
+	if !m.caps.CondDelete {
+		return false, m.deleteAll(ctx, keys)
+	}
+	one := func(ctx context.Context, key string) error {
+		m.mu.Lock()
+		version := m.copied[key]
+		m.mu.Unlock()
+		err := m.removeVersion(ctx, m.caps, key, version)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		switch {
+		case errors.Is(err, backend.ErrPrecondition):
+			kept = true
+			return nil
+		case err == nil, errors.Is(err, backend.ErrNotExist):
+			// The copy is the only one now, which nothing may take back.
+			delete(m.copied, key)
+			delete(m.made, key)
+			return nil
+		}
+		return fmt.Errorf("delete %q: %w", key, err)
+	}
+	marker := slices.Index(keys, m.from)
+	if marker >= 0 {
+		keys = slices.Delete(keys, marker, marker+1)
+	}
+	if err := parallel(ctx, copiesAtOnce, keys, one); err != nil || marker < 0 || kept {
+		return kept, err
+	}
+	err = one(ctx, m.from)
+	return kept, err
 }
 
 // deleteAll deletes many objects, by batches where the store has them.
