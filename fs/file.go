@@ -129,6 +129,9 @@ func (h *handle) dropPrivileges(ctx context.Context) error {
 		return err
 	}
 	h.n.refreshAttr(e)
+	h.n.mu.Lock()
+	defer h.n.mu.Unlock()
+	h.n.attr.mode = e.Mode // once is enough
 	return nil
 }
 

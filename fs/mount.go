@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -196,7 +197,7 @@ func mountOptions(opts Options, root bool) (*fuse.MountOptions, error) {
 	}
 	list := opts.MountOptions
 	if opts.ReadOnly {
-		list = append(list[:len(list):len(list)], "ro")
+		list = append(slices.Clip(list), "ro")
 	}
 	flags := uintptr(syscall.MS_NOSUID | syscall.MS_NODEV)
 	for _, opt := range list {

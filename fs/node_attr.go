@@ -92,8 +92,8 @@ func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut
 
 // entry returns what n is: by an open handle, whose lineage it is, or else by its name.
 func (n *node) entry(ctx context.Context) (store.Entry, error) {
-	if h := n.anyHandle(false); h != nil {
-		return h.file.Stat(ctx)
+	if e, open, err := n.held(ctx); open {
+		return e, err
 	}
 	e, err := at(ctx, n, func(p place) (store.Entry, error) { return p.tree.Lookup(ctx, p.path) })
 	err = nodeErr(err)
@@ -112,8 +112,12 @@ func (n *node) Setattr(ctx context.Context, fh gofs.FileHandle, in *fuse.SetAttr
 	ctx = steadfast(ctx)
 	h, _ := fh.(*handle)
 	e, err := n.setAttr(ctx, h, n.attrChange(in))
-	if err == nil && h == nil && n.anyHandle(false) != nil {
-		e, err = n.entry(ctx) // by now the name may be another host's file, whose size is not that of this node
+	if err == nil && h == nil {
+		// By now the name may be another host's file, whose size is not that
+		// of what is open here.
+		if held, open, herr := n.held(ctx); open {
+			e, err = held, herr
+		}
 	}
 	if err != nil {
 		return n.errno("setattr", err)
@@ -181,7 +185,7 @@ func (n *node) setAttr(ctx context.Context, h *handle, c store.AttrChange) (stor
 	err = nodeErr(err)
 	if errors.Is(err, errGone) {
 		if h := n.anyHandle(c.Size != nil); h != nil {
-			return h.setAttr(ctx, c)
+			e, err = h.setAttr(ctx, c)
 		}
 	}
 	return e, err

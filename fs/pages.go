@@ -45,11 +45,23 @@ func (n *fileNode) lineage() lineage {
 	n.mu.Lock()
 	l := lineage{n: n, changes: n.pages.changes, changing: n.pages.changing > 0}
 	n.mu.Unlock()
-	if h := n.anyHandle(false); h != nil {
-		e, err := h.file.Stat(context.Background())
-		l.open, l.version = err == nil, e.Version
-	}
+	e, open, err := n.held(context.Background())
+	l.open, l.version = open && err == nil, e.Version
 	return l
+}
+
+// held is the entry as an open handle has it; false where none is open.
+func (n *node) held(ctx context.Context) (e store.Entry, open bool, err error) {
+	for {
+		h := n.anyHandle(false)
+		if h == nil {
+			return store.Entry{}, false, nil
+		}
+		// Perhaps it is closed just now; it is forgotten before.
+		if e, err = h.file.Stat(ctx); err == nil || n.anyHandle(false) == h {
+			return e, true, err
+		}
+	}
 }
 
 // endedBy says whether e, which the volume said the name is after l was taken,
@@ -193,6 +205,6 @@ func (n *node) refreshAttr(e store.Entry) {
 	same := n.told.same(stampOf(e)) && n.attr.mode == e.Mode
 	n.mu.Unlock()
 	if !same && !n.m.ending.Load() {
-		n.NotifyContent(-1, 0)
+		_ = n.NotifyContent(-1, 0) // an error says that the kernel knows nothing of it
 	}
 }

@@ -96,7 +96,7 @@ func (p *places) name(n *node) string {
 	return strings.Join(names, "/")
 }
 
-// put says that n has that name from now on. What had it before is gone.
+// put says that n has that name from now on.
 func (p *places) put(n *node, dir *dirNode, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -210,7 +210,7 @@ func (p *places) begin(moved, other *node) {
 	if other != nil {
 		for left := time.Until(other.pinnedUntil); left > 0; left = time.Until(other.pinnedUntil) {
 			timer := time.NewTimer(left)
-			p.waitLocked(context.Background(), timer.C)
+			_ = p.waitLocked(context.Background(), timer.C) // nobody ends that context
 			timer.Stop()
 		}
 		other.moving++
