@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,9 +66,9 @@ func (s *settings) branches(ctx context.Context, url, in string) (branches, erro
 	if url != "" {
 		return s.storeBranches(ctx, url)
 	}
-	dir, err := resolveDir(in)
+	dir, err := existingDir(in)
 	if err != nil {
-		return branches{}, fail(exitDir, "%w", err)
+		return branches{}, err
 	}
 	e, ok, err := mountContaining(dir)
 	if err != nil {
@@ -75,6 +76,9 @@ func (s *settings) branches(ctx context.Context, url, in string) (branches, erro
 	}
 	if !ok {
 		return branches{}, usageError("%s is not in a mount of keifs: name one with -C DIR, or a store with --store URL", dir)
+	}
+	if dead(e.dir) {
+		return branches{}, fail(exitDir, "the keifs that had mounted %s is dead: keifs umount or mount cleans it away", e.dir)
 	}
 	return mountBranches(e.dir, dir), nil
 }
@@ -95,19 +99,26 @@ func mountBranches(root, dir string) branches {
 		return names, err
 	}
 	b.create = func(_ context.Context, name string) error {
-		if filepath.Base(name) != name {
+		if !component(name) {
 			return usageError("%q is no name for a branch", name)
 		}
 		err := os.Mkdir(filepath.Join(root, name), 0o777)
 		switch {
 		case errors.Is(err, unix.EINVAL):
 			return usageError("%q is no name for a branch", name)
+		case errors.Is(err, unix.EEXIST):
+			return fmt.Errorf("branch %s exists already", name)
 		case err != nil:
 			return fmt.Errorf("branch %s: %w", name, errors.Unwrap(err))
 		}
 		return nil
 	}
 	return b
+}
+
+// component says whether name is one component of a path.
+func component(name string) bool {
+	return name != "" && name != "." && name != ".." && !strings.Contains(name, "/")
 }
 
 func firstComponent(rel string) string {
@@ -133,7 +144,16 @@ func (s *settings) storeBranches(ctx context.Context, url string) (b branches, e
 		return b, err
 	}
 	b.list = func(ctx context.Context) ([]string, error) { return branchNames(st.RootView().List(ctx, store.Path{})) }
-	b.create = func(ctx context.Context, name string) error { return s.makeBranch(ctx, st, name) }
+	b.create = func(ctx context.Context, name string) error {
+		if !component(name) {
+			return usageError("%q is no name for a branch", name)
+		}
+		err := s.makeBranch(ctx, st, name)
+		if errors.Is(err, store.ErrExist) {
+			return fmt.Errorf("branch %s exists already", name)
+		}
+		return err
+	}
 	b.close = r.close
 	return b, nil
 }

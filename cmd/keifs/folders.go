@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -80,6 +81,18 @@ func checkPrivate(dir string, uid int) error {
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
+}
+
+// existingDir is resolveDir for the argument of a command.
+func existingDir(arg string) (string, error) {
+	dir, err := resolveDir(arg)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fail(exitDir, "%s does not exist", arg)
+	case err != nil:
+		return "", fail(exitDir, "%w", err)
+	}
+	return dir, nil
 }
 
 // resolveDir is the absolute path of a directory without symbolic links, also

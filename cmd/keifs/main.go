@@ -62,6 +62,8 @@ is not there, 5 the store cannot be reached, 6 this machine lacks something.`,
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%w", err) })
+	root.Version = versionLine()
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(mountCommand(), umountCommand(), branchCommand(), statusCommand(), probeCommand(), versionCommand())
 	return root
 }
@@ -78,6 +80,9 @@ func asMount(root *cobra.Command, args []string) []string {
 	}
 	if slices.Contains(known, args[0]) {
 		return args
+	}
+	if !strings.Contains(args[0], ":") && len(root.SuggestionsFor(args[0])) > 0 {
+		return args[:1] // no store, but a command with a typing error
 	}
 	return append([]string{"mount"}, args...)
 }

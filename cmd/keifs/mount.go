@@ -38,6 +38,9 @@ Every option can come from a flag, -o, the environment (KEIFS_CACHE_DIR for
 			if m.embedded && (strings.Contains(m.dir, ":/") || strings.HasPrefix(m.dir, "mem:")) {
 				return usageError("no directory given: keifs mount %s DIR", m.dir)
 			}
+			if m.dir == "" {
+				return usageError("no directory given: %s", cmd.UseLine())
+			}
 			if m.embedded {
 				m.url = "file://" + filepath.Join(dataHome(), "keifs", "store")
 			} else {

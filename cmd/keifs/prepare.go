@@ -34,7 +34,7 @@ func (s system) check(allowOther bool) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fail(exitSystem, "%s is missing: load the module (modprobe fuse), or hand the device to the container (--device /dev/fuse --cap-add SYS_ADMIN)", s.device)
 	case err != nil:
-		return fail(exitSystem, "FUSE cannot be used: %w (others make it readable and writable for all)", err)
+		return fail(exitSystem, "FUSE cannot be used: %w (as root: chmod 666 %s, as most systems have it)", err, s.device)
 	}
 	f.Close()
 	if s.uid == 0 {

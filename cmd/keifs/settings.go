@@ -16,7 +16,8 @@ type settings struct {
 
 	endpoint, region, profile           string
 	pathStyle, anonymous, requesterPays bool
-	storageClass, sse, sseKMSKeyID      string
+	storageClass, sseKMSKeyID           string
+	sse                                 choice
 	sseCustomerKeyFile                  string
 
 	readOnly, allowOther bool
@@ -38,6 +39,7 @@ type settings struct {
 func newSettings() *settings {
 	s := &settings{
 		umask:     0o022,
+		sse:       choice{words: []string{"AES256", "aws:kms", "aws:kms:dsse"}},
 		conflict:  oneOf("keep-both", "fail", "overwrite"),
 		cache:     oneOf("on", "off"),
 		cacheSize: 10 << 30,
@@ -54,7 +56,7 @@ func newSettings() *settings {
 	f.BoolVar(&s.anonymous, "anonymous", false, "sign nothing: for public buckets")
 	f.BoolVar(&s.requesterPays, "requester-pays", false, "pay for the requests to somebody else's bucket")
 	f.StringVar(&s.storageClass, "storage-class", "", "storage `class` of what is written (default: the bucket's)")
-	f.StringVar(&s.sse, "sse", "", "server-side encryption `algorithm` of what is written: AES256, aws:kms or aws:kms:dsse")
+	f.Var(&s.sse, "sse", "server-side encryption `algorithm` of what is written: AES256, aws:kms or aws:kms:dsse")
 	f.StringVar(&s.sseKMSKeyID, "sse-kms-key-id", "", "`key` id for --sse aws:kms")
 	f.StringVar(&s.sseCustomerKeyFile, "sse-customer-key-file", "", "`file` with the key of 32 bytes, plain or in base64, that the store encrypts with and forgets (SSE-C)")
 
@@ -66,7 +68,7 @@ func newSettings() *settings {
 	f.Var(&s.conflict, "conflict", "`policy` for a change to a file that somebody else changed meanwhile: keep-both, fail or overwrite")
 
 	f.Var(&s.cache, "cache", "the local cache, `on` or off; without it every call asks the store")
-	f.StringVar(&s.cacheDir, "cache-dir", "", "`dir` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
+	f.StringVar(&s.cacheDir, "cache-dir", "", "`directory` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
 	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk")
 	f.DurationVar(&s.metadataTTL, "metadata-ttl", time.Second, "how long names and attributes are believed; 0s asks every time")
 

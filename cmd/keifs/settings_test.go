@@ -84,7 +84,7 @@ func TestOptionPrecedence(t *testing.T) {
 func TestEveryOptionFromEveryLayer(t *testing.T) {
 	samples := map[string]string{
 		"bool": "true", "duration": "5m0s", "size": "3MiB", "mask": "027", "id": "1234",
-		"keep-both|fail|overwrite": "fail", "on|off": "off", "info|debug|warn|error": "debug", "string": "text",
+		"keep-both|fail|overwrite": "fail", "on|off": "off", "AES256|aws:kms|aws:kms:dsse": "aws:kms", "info|debug|warn|error": "debug", "string": "text",
 	}
 	newSettings().flags.VisitAll(func(f *pflag.Flag) {
 		if f.Name == "config" {
@@ -182,7 +182,9 @@ func TestFstabForm(t *testing.T) {
 		{"branch new", "branch new"},
 		{"completion bash", "completion bash"},
 		{"--help", "--help"},
-		{"branhc new", "mount branhc new"},
+		{"branhc new", "branhc"},
+		{"mont s3://b /mnt -o ro", "mont"},
+		{"bucket /mnt -o ro", "mount bucket /mnt -o ro"},
 	} {
 		if got := strings.Join(asMount(root, strings.Fields(c.in)), " "); got != c.want {
 			t.Errorf("%s: %s", c.in, got)

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,13 +81,11 @@ func statusCommand() *cobra.Command {
 // allMounts is the status of this user's mounts, or of the one that contains
 // args[0]: those of the mount table, and those that are ending.
 func allMounts(ctx context.Context, args []string) ([]mountStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
 	mounts := []mountStatus{}
 	if len(args) > 0 {
-		dir, err := resolveDir(args[0])
+		dir, err := existingDir(args[0])
 		if err != nil {
-			return nil, fail(exitDir, "%w", err)
+			return nil, err
 		}
 		e, ok, err := mountContaining(dir)
 		if err != nil {
@@ -101,12 +101,20 @@ func allMounts(ctx context.Context, args []string) ([]mountStatus, error) {
 		return nil, err
 	}
 	seen := map[string]bool{}
-	for _, e := range table {
-		if e.kind == fsType && e.uid == os.Geteuid() && !seen[e.dir] {
-			seen[e.dir] = true
-			mounts = append(mounts, statusOf(ctx, e))
+	ours := slices.DeleteFunc(table, func(e tableEntry) bool {
+		if e.kind != fsType || e.uid != os.Geteuid() || seen[e.dir] {
+			return true
 		}
+		seen[e.dir] = true
+		return false
+	})
+	// Side by side: one that hangs does not keep the others from answering.
+	mounts = make([]mountStatus, len(ours))
+	var asked sync.WaitGroup
+	for i, e := range ours {
+		asked.Go(func() { mounts[i] = statusOf(ctx, e) })
 	}
+	asked.Wait()
 	for _, c := range sockets() {
 		// One that is still mounting does not answer yet.
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -119,6 +127,10 @@ func allMounts(ctx context.Context, args []string) ([]mountStatus, error) {
 	return mounts, nil
 }
 
+// statusPatience is how long a daemon has to answer. It takes up to 5 s for the
+// branches, which it may have to ask its store for.
+const statusPatience = 8 * time.Second
+
 func statusOf(ctx context.Context, e tableEntry) mountStatus {
 	st := mountStatus{Dir: e.dir, Store: e.source, State: "unknown", Pending: []pendingStatus{}}
 	c, ok := findControl(e.dir, e.uid)
@@ -128,7 +140,12 @@ func statusOf(ctx context.Context, e tableEntry) mountStatus {
 		}
 		return st
 	}
+	ctx, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
 	live, err := c.status(ctx, true)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("its daemon does not answer")
+	}
 	if err != nil {
 		st.Errors = []string{oneLine(err)}
 		return st
@@ -173,6 +190,9 @@ func (st mountStatus) print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n", st.Dir)
 	line("store", "%s", st.Store)
 	line("state", "%s", state)
+	for _, e := range st.Errors {
+		line("error", "%s", e)
+	}
 	if st.PID == 0 {
 		return
 	}
@@ -184,7 +204,9 @@ func (st mountStatus) print(w io.Writer) {
 		line("", "%s/%s: %s since %s %s", p.Branch, p.Path, p.State, p.Since.Format(time.TimeOnly), p.Error)
 	}
 	line("conflicts", "%d", st.Conflicts)
-	line("not shown", "%d keys that no file can have %q", st.Unnameable.Count, st.Unnameable.Examples)
+	if n := st.Unnameable.Count; n > 0 {
+		line("not shown", "%d keys that no file can have, such as %q", n, st.Unnameable.Examples)
+	}
 	if c := st.Cache; c != nil {
 		line("cache", "%s in %s; names %s, listings %s, content %s", formatSize(c.ChunkBytes), st.CacheDir,
 			rate(c.Hits, c.Misses), rate(c.ListHits, c.ListMisses), rate(c.ChunkHits, c.ChunkMisses))
@@ -193,9 +215,6 @@ func (st mountStatus) print(w io.Writer) {
 	}
 	s := st.Scheduler
 	line("requests", "%d on the wire of at most %d, %d waiting", s.InFlight, s.Slots, s.Waiting)
-	for _, e := range st.Errors {
-		line("error", "%s", e)
-	}
 }
 
 // rate is what share of the questions the cache answered.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 
@@ -25,12 +24,9 @@ of a mount that died left behind is cleaned away.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
-			dir, err := resolveDir(args[0])
-			if errors.Is(err, fs.ErrNotExist) {
-				return fail(exitDir, "%s does not exist", args[0])
-			}
+			dir, err := existingDir(args[0])
 			if err != nil {
-				return fail(exitDir, "%w", err)
+				return err
 			}
 			if err := os.Chdir("/"); err != nil { // not to keep it busy ourselves
 				return err
@@ -60,10 +56,14 @@ of a mount that died left behind is cleaned away.`,
 			if ctx.Err() != nil {
 				return fmt.Errorf("interrupted; %s stays mounted unless it was unmounted already", dir)
 			}
-			if _, told := errors.AsType[*failure](err); err != nil && !told && dead(dir) {
-				return clean(dir, cmd.ErrOrStderr()) // it died under our hands
+			_, told := errors.AsType[*failure](err)
+			switch {
+			case err == nil || told:
+				return err
+			case dead(dir): // it died under our hands
+				return clean(dir, cmd.ErrOrStderr())
 			}
-			return err
+			return fmt.Errorf("the daemon of %s ended without an answer; its log says why (%w)", dir, err)
 		},
 	}
 }

@@ -70,7 +70,7 @@ func (s *settings) providers(log *slog.Logger) (all.Options, error) {
 	o := all.Options{S3: s3.Options{
 		Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
 		Anonymous: s.anonymous, RequesterPays: s.requesterPays,
-		StorageClass: s.storageClass, SSE: s.sse, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
+		StorageClass: s.storageClass, SSE: s.sse.value, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
 		Transport: s3.NewTransport(), Logger: log,
 	}}
 	if f := s.flags.Lookup("path-style"); f.Changed {
