@@ -222,7 +222,40 @@ func TestSetUIDFallsWithAChange(t *testing.T) {
 			}
 			must(t, os.Remove(name))
 		}
+		for _, kind := range []uint32{syscall.S_IFIFO, syscall.S_IFSOCK} {
+			must(t, syscall.Mknod(name, kind|0o600, 0))
+			must(t, os.Chown(name, uid, -1))
+			must(t, syscall.Chmod(name, 0o6555))
+			run(t, "change as nobody", "chgrp", name)
+			if mode := stat(t, name).Mode; mode != kind|0o555 {
+				t.Errorf("chgrp: %o became %o", kind|0o6555, mode)
+			}
+			must(t, os.Remove(name))
+		}
 	})
+}
+
+// TestTheRootIsAsOldAsTheMount: no object says when it changed.
+func TestTheRootIsAsOldAsTheMount(t *testing.T) {
+	onVolumes(t, func(t *testing.T, open newVolume) {
+		before := time.Now()
+		root, _ := mountVolume(t, open(t, bucket()), Options{})
+		first := modTime(t, root)
+		if first.Before(before) || first.After(time.Now()) {
+			t.Errorf("mounted at %v, changed at %v", before, first)
+		}
+		mainBranch(t, root)
+		if again := modTime(t, root); again != first {
+			t.Errorf("changed at %v, then at %v", first, again)
+		}
+	})
+}
+
+func modTime(t *testing.T, name string) time.Time {
+	t.Helper()
+	info, err := os.Stat(name)
+	must(t, err)
+	return info.ModTime()
 }
 
 func TestASetGIDDirectoryPassesOnItsGroup(t *testing.T) {

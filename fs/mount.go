@@ -66,6 +66,7 @@ type mounted struct {
 	gid      uint32
 	places   *places
 	numbers  *numbers
+	since    time.Time // when it was mounted
 	retries  retries
 	ending   atomic.Bool // an unmount has begun: no more notifications
 
@@ -114,7 +115,7 @@ func Mount(dir string, vol store.Volume, opts Options) (*Server, error) {
 func newMounted(vol store.Volume, opts Options) *mounted {
 	m := &mounted{
 		vol: vol, log: opts.Logger, ttl: opts.TTL, uid: opts.UID, gid: opts.GID,
-		places: newPlaces(vol.Root()), numbers: newNumbers(), open: map[*handle]struct{}{},
+		places: newPlaces(vol.Root()), numbers: newNumbers(), since: time.Now(), open: map[*handle]struct{}{},
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

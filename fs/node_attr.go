@@ -45,6 +45,9 @@ func (n *node) fill(e store.Entry, out *fuse.Attr) {
 		out.Size, out.Blocks = dirSize, 0
 	}
 	mtime := known(e.Mtime, time.Unix(0, 0))
+	if n.isRoot() {
+		mtime = n.m.since // no object has its attributes
+	}
 	atime, ctime := known(e.Atime, mtime), known(e.Ctime, mtime)
 	out.SetTimes(&atime, &mtime, &ctime)
 }
@@ -161,8 +164,8 @@ func (n *node) attrChange(in *fuse.SetAttrIn) store.AttrChange {
 // withoutPrivileges drops what must not survive a change by somebody else:
 // set-uid, and set-gid where it is not the mark for mandatory locks of old.
 func withoutPrivileges(mode uint32) uint32 {
-	if mode&store.ModeType != store.ModeRegular {
-		return mode
+	if mode&store.ModeType == store.ModeDir {
+		return mode // to which set-gid is no privilege
 	}
 	mode &^= setUID
 	if mode&groupExec != 0 {
