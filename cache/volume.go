@@ -118,7 +118,8 @@ func (c *Cache) publishAll(ctx context.Context, publish func(context.Context, *i
 // folder "failed" of the cache, and the error says where each file is.
 func (c *Cache) Close(ctx context.Context) error {
 	c.mu.Lock()
-	if closed := c.check() != nil; closed {
+	closed := c.check() != nil
+	if closed {
 		c.mu.Unlock()
 		return nil
 	}

@@ -26,9 +26,18 @@ func socketPath(folder, dir string) string {
 	return filepath.Join(folder, shortName(dir)+".sock")
 }
 
+// socketsLock is held, for moments only, by who makes a socket or removes a
+// stale one.
+const socketsLock = "lock"
+
 // listenControl binds a control socket. One that nobody listens on is removed
-// first. The caller holds the folder's lock.
+// first.
 func listenControl(path string) (*net.UnixListener, error) {
+	unlock, err := lock(filepath.Dir(path), socketsLock)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	if pid, err := dialControl(path).pid(); err == nil {
 		return nil, fail(exitDir, "another keifs (process %d) still has this directory: it is mounting, or publishing what was written", pid)
 	} else if errors.Is(err, unix.ECONNREFUSED) {
@@ -217,7 +226,7 @@ func sockets() []controlClient {
 		if checkPrivate(folder, uid) != nil {
 			continue
 		}
-		unlock, err := lock(folder)
+		unlock, err := lock(folder, socketsLock)
 		if err != nil {
 			continue
 		}

@@ -96,12 +96,26 @@ func existingDir(arg string) (string, error) {
 }
 
 // resolveDir is the absolute path of a directory without symbolic links, also
-// where it is a mount that cannot be looked at: its daemon is dead, or it is
-// another user's.
+// where it is a mount that cannot be looked at: its daemon is dead or hangs, or
+// it is another user's.
 func resolveDir(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
+	}
+	// The path of a mount is known without asking its daemon, which may hang.
+	if above, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		real := filepath.Join(above, filepath.Base(abs))
+		if e, ok, err := mountedAt(real); err == nil && ok && e.kind == fsType {
+			return real, nil
+		}
+	}
+	// A mount of ours is known by its name, and not touched.
+	if parent, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		path := filepath.Join(parent, filepath.Base(abs))
+		if e, ok, err := mountedAt(path); err == nil && ok && e.kind == fsType {
+			return path, nil
+		}
 	}
 	real, err := filepath.EvalSymlinks(abs)
 	var at *os.PathError

@@ -73,7 +73,13 @@ func (m *mounting) claim() (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := lock(folder)
+	// Two commands for one directory take turns; who waits for a directory
+	// that hangs must not hold up the mounts of others.
+	abs, err := filepath.Abs(m.dir)
+	if err != nil {
+		return nil, fail(exitDir, "%w", err)
+	}
+	unlock, err := lock(folder, shortName(abs)+".lock")
 	if err != nil {
 		return nil, err
 	}
@@ -135,10 +141,9 @@ func prepareDir(dir string, create bool) (string, error) {
 	return real, nil
 }
 
-// lock keeps other commands of this user from claiming and cleaning at the
-// same time. It is held for moments only.
-func lock(folder string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(folder, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+// lock keeps other commands of this user from doing the same at the same time.
+func lock(folder, name string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(folder, name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fail(exitSystem, "%w", err)
 	}
