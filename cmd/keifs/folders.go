@@ -110,13 +110,6 @@ func resolveDir(dir string) (string, error) {
 			return real, nil
 		}
 	}
-	// A mount of ours is known by its name, and not touched.
-	if parent, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-		path := filepath.Join(parent, filepath.Base(abs))
-		if e, ok, err := mountedAt(path); err == nil && ok && e.kind == fsType {
-			return path, nil
-		}
-	}
 	real, err := filepath.EvalSymlinks(abs)
 	var at *os.PathError
 	if (errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.EACCES)) && errors.As(err, &at) {
