@@ -128,11 +128,18 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 
 // check returns store.ErrClosed after Close has begun.
 func (c *Cache) check() error {
+	if c.closed() {
+		return fmt.Errorf("volume: %w", store.ErrClosed)
+	}
+	return nil
+}
+
+func (c *Cache) closed() bool {
 	select {
 	case <-c.quit:
-		return fmt.Errorf("volume: %w", store.ErrClosed)
+		return true
 	default:
-		return nil
+		return false
 	}
 }
 

@@ -118,8 +118,7 @@ func (c *Cache) publishAll(ctx context.Context, publish func(context.Context, *i
 // folder "failed" of the cache, and the error says where each file is.
 func (c *Cache) Close(ctx context.Context) error {
 	c.mu.Lock()
-	closed := c.check() != nil
-	if closed {
+	if c.closed() {
 		c.mu.Unlock()
 		return nil
 	}
