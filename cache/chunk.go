@@ -19,11 +19,13 @@ import (
 )
 
 // An object version is kept by chunks, each a file, of which any blocks may be
-// there. A block is what is fetched at least, and what has a checksum.
+// there: large, as a file costs more than what is in it. A block is what is
+// fetched at least, and what has a checksum.
 const (
 	blockSize   = 128 << 10
-	chunkSize   = 1 << 20
-	chunkBlocks = chunkSize / blockSize
+	chunkBlocks = 64
+	chunkSize   = chunkBlocks * blockSize
+	diskRead    = 1 << 20 // bytes read from disk at once, at most; a part of a chunk
 )
 
 // chunkID is the hash of all that says what is in a chunk: bucket, key,
@@ -31,10 +33,10 @@ const (
 type chunkID [sha256.Size]byte
 
 // blockSet says which blocks of a chunk are there.
-type blockSet uint8
+type blockSet uint64
 
 // run is the set of the blocks [from, end).
-func run(from, end int) blockSet { return blockSet(1<<end - 1<<from) }
+func run(from, end int) blockSet { return blockSet(1)<<end - blockSet(1)<<from }
 
 // held is what is known of a chunk on disk.
 type held struct {
@@ -49,7 +51,7 @@ type held struct {
 type chunks struct {
 	dir     string
 	bucket  string
-	scratch sync.Pool                                          // of *[chunkSize]byte
+	scratch sync.Pool                                          // of *[diskRead + 2*blockSize]byte
 	writeAt func(f *os.File, p []byte, off int64) (int, error) // of the file, but in tests of a full disk
 
 	corrupt, failed atomic.Int64
@@ -68,7 +70,7 @@ const (
 // openChunks finds what an earlier owner of the folder left.
 func openChunks(dir, bucket string, size int64) (*chunks, error) {
 	c := &chunks{dir: dir, bucket: bucket, writeAt: (*os.File).WriteAt}
-	c.scratch.New = func() any { return new([chunkSize]byte) }
+	c.scratch.New = func() any { return new([diskRead + 2*blockSize]byte) }
 	c.disk = newWeighted(max(size, 0), func(id chunkID, _ held) { os.Remove(c.file(id)) })
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, diskError(err)
@@ -192,13 +194,14 @@ func readSums(f *os.File, size int) ([]byte, error) {
 	return nil, err
 }
 
-// read fills p from blocks, which are present, of a chunk of that size on disk.
+// read fills p, of at most diskRead bytes, from blocks, which are present, of a
+// chunk of that size on disk.
 func (c *chunks) read(id chunkID, size int, p []byte, off int) error {
 	from, end := off/blockSize, blocksOf(off+len(p))
 	start, stop := from*blockSize, min(end*blockSize, size)
 	buf := p
 	if start != off || stop != off+len(p) {
-		all := c.scratch.Get().(*[chunkSize]byte)
+		all := c.scratch.Get().(*[diskRead + 2*blockSize]byte)
 		defer c.scratch.Put(all)
 		buf = all[:stop-start]
 	}
@@ -282,7 +285,7 @@ func (c *chunks) keep(id chunkID, size, from int, blocks [][]byte) {
 	if h.blocks == run(0, blocksOf(size)) {
 		cost = diskCost(int64(size) + sums)
 	} else {
-		cost = min(diskCost(int64(size)+sums), cost+int64(bits.OnesCount8(uint8(added)))*blockSize+diskBlock)
+		cost = min(diskCost(int64(size)+sums), cost+int64(bits.OnesCount64(uint64(added)))*blockSize+diskBlock)
 	}
 	c.disk.add(id, h, cost)
 }

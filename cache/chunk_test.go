@@ -73,7 +73,7 @@ func TestAChunkIsFetchedOnceAndSurvivesARemount(t *testing.T) {
 
 func TestSomeBlocksOfAChunkSurviveARemount(t *testing.T) {
 	dir := t.TempDir()
-	content := strings.Repeat("0123456789abcdef", 3*chunkSize/32+500)
+	content := strings.Repeat("0123456789abcdef", chunkSize/16+500)
 	var asked []extent
 	o := objectOf("k", content, func(_ context.Context, off, n int64) error {
 		asked = append(asked, extent{off, off + n})

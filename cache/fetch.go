@@ -139,7 +139,7 @@ func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64) 
 		return 0, nil
 	}
 	start := b*blockSize + within
-	part := p[:min(len(p), end*blockSize-start, size-start)]
+	part := p[:min(len(p), end*blockSize-start, size-start, diskRead)]
 	if f.disk.read(id.chunk, size, part, start) != nil {
 		return 0, nil // it is not there any more
 	}
@@ -373,13 +373,14 @@ func (f *fetcher) close() {
 	f.work.Wait()
 }
 
-// cached fills p with the begin of the chunk that begins with the block, if all
-// of that is here.
-func (f *fetcher) cached(o *object, block int64, p []byte) bool {
-	size, n := o.chunkLen(block), blocksOf(len(p))
-	id := f.id(o, block)
-	if all := run(0, n); f.disk.present(id.chunk, size)&all == all {
-		return f.disk.read(id.chunk, size, p, 0) == nil
+// cached fills p, of at most diskRead bytes, from an offset that is a multiple
+// of that, if all of it is here.
+func (f *fetcher) cached(o *object, p []byte, off int64) bool {
+	block := off / blockSize
+	size, id := o.chunkLen(block), f.id(o, block)
+	first := int(id.block)
+	if all := run(first, first+blocksOf(len(p))); f.disk.present(id.chunk, size)&all == all {
+		return f.disk.read(id.chunk, size, p, first*blockSize) == nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

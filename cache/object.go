@@ -52,7 +52,7 @@ func short(err error) error {
 	return err
 }
 
-// download copies the first n bytes of a version into a staged file: chunks
+// download copies the first n bytes of a version into a staged file: pieces
 // that are here from here, and each run of others by one request.
 func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, n int64) error {
 	if n == 0 {
@@ -62,8 +62,8 @@ func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, n i
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, min(n, chunkSize))
-	missing := int64(0) // begin of the run of chunks that are not here
+	buf := make([]byte, min(n, diskRead))
+	missing := int64(0) // begin of the run that are not here
 	fetch := func(end int64) error {
 		if missing >= end {
 			return nil
@@ -72,9 +72,9 @@ func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, n i
 			return copyRange(into, missing, end-missing, r)
 		})
 	}
-	for start := int64(0); start < n; start += chunkSize {
-		data := buf[:min(chunkSize, n-start)]
-		if !c.fetch.cached(o, start/blockSize, data) {
+	for start := int64(0); start < n; start += diskRead {
+		data := buf[:min(diskRead, n-start)]
+		if !c.fetch.cached(o, data, start) {
 			continue
 		}
 		if err := fetch(start); err != nil {
@@ -83,14 +83,14 @@ func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, n i
 		if _, err := into.WriteAt(data, start); err != nil {
 			return err
 		}
-		missing = start + chunkSize
+		missing = start + diskRead
 	}
 	return fetch(n)
 }
 
 // copyRange writes exactly n bytes of r at off.
 func copyRange(into *stagedFile, off, n int64, r io.Reader) error {
-	buf := make([]byte, min(n, chunkSize))
+	buf := make([]byte, min(n, diskRead))
 	for n > 0 {
 		p := buf[:min(n, int64(len(buf)))]
 		if err := readFull(r, p); err != nil {

@@ -38,7 +38,7 @@ const (
 	slack       = 4 << 20 // by how much reads of one stream overtake each other
 	firstWindow = 4 << 20
 	maxWindow   = 64 << 20
-	minPiece    = chunkSize
+	minPiece    = 1 << 20
 	maxPiece    = 8 << 20
 	maxStride   = 64 << 20
 	strideAhead = 8 // reads
@@ -145,7 +145,7 @@ func (t *track) plan(off, end, size, limit int64) (next []extent) {
 	if t.back() {
 		goal := max(0, at-t.window)
 		for t.ahead > 0 {
-			from := max(0, floor(t.ahead-piece+chunkSize-1, chunkSize))
+			from := max(0, floor(t.ahead-piece+minPiece-1, minPiece))
 			if from < goal {
 				break
 			}
@@ -156,7 +156,7 @@ func (t *track) plan(off, end, size, limit int64) (next []extent) {
 	}
 	goal := min(size, at+t.window)
 	for t.ahead < size {
-		to := floor(t.ahead+piece, chunkSize)
+		to := floor(t.ahead+piece, minPiece)
 		if to >= size {
 			to = size
 		}
