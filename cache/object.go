@@ -22,13 +22,8 @@ func (c *Cache) readObject(ctx context.Context, from origin, r *reads, p []byte,
 	if err != nil {
 		return 0, err
 	}
-	stream := r.note(ctx, c.fetch, o, off, int64(len(p)))
-	fetched, err := c.fetch.readAt(ctx, o, p, off)
-	if err != nil {
+	if err := r.readAt(ctx, c.fetch, o, p, off); err != nil {
 		return 0, err
-	}
-	if !stream && fetched > 0 {
-		r.fill.note(ctx, c.fetch, o)
 	}
 	return len(p), nil
 }

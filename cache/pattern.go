@@ -58,8 +58,15 @@ func (p *pattern) note(off, end int64) (stream *track, gone []*track) {
 			return false
 		})
 		if len(p.tracks) == maxTracks {
-			gone = append(gone, p.tracks[maxTracks-1])
-			p.tracks = p.tracks[:maxTracks-1]
+			i := maxTracks - 1
+			for i > 0 && p.tracks[i].stream() { // any other goes before
+				i--
+			}
+			if p.tracks[i].stream() {
+				i = maxTracks - 1
+				gone = append(gone, p.tracks[i])
+			}
+			p.tracks = slices.Delete(p.tracks, i, i+1)
 		}
 		p.tracks = slices.Insert(p.tracks, 0, &track{start: off, end: end})
 		if d := off - p.last; d == p.stride {

@@ -19,6 +19,16 @@ type reads struct {
 	stray  []*span // ahead of strided reads
 }
 
+// readAt fills p, which lies within the object.
+func (r *reads) readAt(ctx context.Context, f *fetcher, o *object, p []byte, off int64) error {
+	stream := r.note(ctx, f, o, off, int64(len(p)))
+	fetched, err := f.readAt(ctx, o, p, off)
+	if err == nil && fetched > 0 && !stream {
+		r.fill.note(ctx, f, o)
+	}
+	return err
+}
+
 // note takes a read that is about to be done and fetches ahead of it. It says
 // whether the read belongs to a stream.
 func (r *reads) note(ctx context.Context, f *fetcher, o *object, off, n int64) bool {
