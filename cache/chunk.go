@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"math/bits"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // An object version is kept by chunks, each a file, of which any blocks may be
@@ -51,8 +54,8 @@ type held struct {
 type chunks struct {
 	dir     string
 	bucket  string
-	scratch sync.Pool                                          // of *[diskRead + 2*blockSize]byte
-	writeAt func(f *os.File, p []byte, off int64) (int, error) // of the file, but in tests of a full disk
+	scratch sync.Pool                                         // of *[diskRead + 2*blockSize]byte
+	write   func(f *os.File, parts [][]byte, off int64) error // writeParts, but in tests of a full disk
 
 	corrupt, failed atomic.Int64
 
@@ -69,7 +72,7 @@ const (
 
 // openChunks finds what an earlier owner of the folder left.
 func openChunks(dir, bucket string, size int64) (*chunks, error) {
-	c := &chunks{dir: dir, bucket: bucket, writeAt: (*os.File).WriteAt}
+	c := &chunks{dir: dir, bucket: bucket, write: writeParts}
 	c.scratch.New = func() any { return new([diskRead + 2*blockSize]byte) }
 	c.disk = newWeighted(max(size, 0), func(id chunkID, _ held) { os.Remove(c.file(id)) })
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -313,12 +316,25 @@ func (c *chunks) writeBlocks(id chunkID, size, from int, blocks [][]byte) error 
 	}
 	var sums []byte
 	for i, body := range blocks {
-		if _, err := c.writeAt(f, body, int64(from+i)*blockSize); err != nil {
-			return err
-		}
 		sums = binary.BigEndian.AppendUint32(sums, checksum(id, from+i, body))
 	}
-	_, err = c.writeAt(f, sums, int64(size+from*sumSize))
+	if err := c.write(f, blocks, int64(from)*blockSize); err != nil {
+		return err
+	}
+	return c.write(f, [][]byte{sums}, int64(size+from*sumSize))
+}
+
+// writeParts writes all at once, which costs the kernel half as much as block
+// by block.
+func writeParts(f *os.File, parts [][]byte, off int64) error {
+	want := 0
+	for _, p := range parts {
+		want += len(p)
+	}
+	n, err := unix.Pwritev(int(f.Fd()), parts, off)
+	if err == nil && n < want {
+		err = io.ErrShortWrite
+	}
 	return err
 }
 

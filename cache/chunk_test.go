@@ -238,9 +238,9 @@ func TestAChunkThatDoesNotFitIsReadAllTheSame(t *testing.T) {
 func TestAFullDiskFailsNoRead(t *testing.T) {
 	f := newChunks(t, t.TempDir(), 1<<30, -1)
 	want(t, f, "before", "content")
-	f.disk.writeAt = func(file *os.File, p []byte, off int64) (int, error) {
-		n, err := file.WriteAt(p[:1], off) // as far as it goes
-		return n, errors.Join(err, unix.ENOSPC)
+	f.disk.write = func(file *os.File, parts [][]byte, off int64) error {
+		_, err := file.WriteAt(parts[0][:1], off) // as far as it goes
+		return errors.Join(err, unix.ENOSPC)
 	}
 	for range 2 {
 		if !want(t, f, "k", "content") {

@@ -235,7 +235,7 @@ func (f *fetcher) fetchAll(ctx context.Context, o *object) {
 			}
 			t.spans = running(t.spans)
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || f.check() != nil {
 			return
 		}
 		t.spans = append(t.spans, f.prefetch(ctx, o, []extent{{off, min(off+fillPiece, o.size)}}, -1, -1)...)
