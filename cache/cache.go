@@ -33,8 +33,9 @@ type Options struct {
 	// Size is how many bytes of chunks are kept on disk; default 10 GiB,
 	// negative keeps none.
 	Size int64
-	// Memory is how many bytes of chunks are kept in memory beside; default
-	// 64 MiB, negative keeps none.
+	// Memory bounds the content in memory: half of it is what was fetched
+	// last, and half what may be read ahead of the readers; default 128 MiB,
+	// negative keeps none, and reads nothing ahead.
 	Memory int64
 	// MetadataTTL is for how long an answer of the bucket about names and
 	// attributes is good; default 1 s. Negative asks every time.
@@ -46,7 +47,7 @@ type Options struct {
 
 const (
 	defaultSize     = 10 << 30
-	defaultMemory   = 64 << 20
+	defaultMemory   = 128 << 20
 	defaultTTL      = time.Second
 	defaultEntries  = 100_000
 	maxTouchedDirs  = 10_000
@@ -62,6 +63,7 @@ type Cache struct {
 	dir   *dir
 	meta  *metadata
 	chunk *chunks
+	fetch *fetcher
 	stage *staging
 
 	ctx    context.Context // ends when Close gives up or is done
@@ -114,7 +116,8 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.meta = newMetadata(opts.MetadataTTL, opts.MetadataEntries)
-	if c.chunk, err = openChunks(d.path("chunks"), s.BackendName(), opts.Size, opts.Memory); err == nil {
+	if c.chunk, err = openChunks(d.path("chunks"), s.BackendName(), opts.Size); err == nil {
+		c.fetch = newFetcher(c.chunk, opts.Memory)
 		c.stage, err = openStaging(d.path("staging"))
 	}
 	if err != nil {

@@ -1,62 +1,80 @@
 package cache
 
 import (
-	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// chunkSize is how many bytes of an object one chunk has; the last has less.
-const chunkSize = 1 << 20
+// An object version is kept by chunks, each a file, of which any blocks may be
+// there: large, as a file costs more than what is in it. A block is what is
+// fetched at least, and what has a checksum.
+const (
+	blockSize   = 128 << 10
+	chunkBlocks = 64
+	chunkSize   = chunkBlocks * blockSize
+	diskRead    = 1 << 20 // bytes read from disk at once, at most; a part of a chunk
+)
 
 // chunkID is the hash of all that says what is in a chunk: bucket, key,
 // version and index. What has an ID never changes, so no chunk is ever stale.
 type chunkID [sha256.Size]byte
 
-// chunks keeps pieces of object versions on disk, least recently used ones
-// going first, and the hottest in memory. A chunk is a file named by its ID:
-// the bytes, then CRC-32C of ID and bytes. It is only a cache: no failure of
-// the disk fails a read, what is broken is fetched again.
+// blockSet says which blocks of a chunk are there.
+type blockSet uint64
+
+// run is the set of the blocks [from, end).
+func run(from, end int) blockSet { return blockSet(1)<<end - blockSet(1)<<from }
+
+// held is what is known of a chunk on disk.
+type held struct {
+	blocks blockSet
+	known  bool // what the file says of its blocks has been read
+}
+
+// chunks keeps pieces of object versions on disk, least recently used chunks
+// going first. The file of a chunk is named by its ID: the blocks, each at its place, then for each a CRC-32C of
+// ID, number and bytes, or 0 where the block is not there. It is only a cache:
+// no failure of the disk fails a read, what is broken is fetched again.
 type chunks struct {
-	dir    string
-	bucket string
-	flight flights[chunkID, []byte]
-	temp   atomic.Int64
-	write  func(name string, parts ...[]byte) error // writeFile, but in tests of a full disk
+	dir     string
+	bucket  string
+	scratch sync.Pool                                         // of *[diskRead + 2*blockSize]byte
+	write   func(f *os.File, parts [][]byte, off int64) error // writeParts, but in tests of a full disk
 
-	hits, misses, collapsed, corrupt, diskErrors atomic.Int64
+	corrupt, failed atomic.Int64
 
-	mu     sync.Mutex
-	disk   *weighted[chunkID, struct{}]
-	memory *weighted[chunkID, []byte]
+	mu   sync.Mutex
+	disk *weighted[chunkID, held]
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const (
-	chunkFooter = 4
-	diskBlock   = 4096
-	tempPrefix  = "tmp-"
+	sumSize   = 4
+	diskBlock = 4096
 )
 
 // openChunks finds what an earlier owner of the folder left.
-func openChunks(dir, bucket string, size, memory int64) (*chunks, error) {
-	c := &chunks{dir: dir, bucket: bucket, write: writeFile}
-	c.disk = newWeighted(max(size, 0), func(id chunkID, _ struct{}) { os.Remove(c.file(id)) })
-	c.memory = newWeighted[chunkID, []byte](max(memory, 0), nil)
+func openChunks(dir, bucket string, size int64) (*chunks, error) {
+	c := &chunks{dir: dir, bucket: bucket, write: writeParts}
+	c.scratch.New = func() any { return new([diskRead + 2*blockSize]byte) }
+	c.disk = newWeighted(max(size, 0), func(id chunkID, _ held) { os.Remove(c.file(id)) })
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, diskError(err)
 	}
@@ -82,16 +100,17 @@ func (c *chunks) scan() error {
 		rel, _ := filepath.Rel(c.dir, path)
 		raw, err := hex.DecodeString(strings.Replace(rel, string(filepath.Separator), "", 1))
 		if err != nil || len(raw) != len(chunkID{}) {
-			if strings.HasPrefix(rel, tempPrefix) {
-				os.Remove(path)
-			}
 			return nil
 		}
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
-		all = append(all, found{chunkID(raw), diskCost(info.Size()), info.ModTime()})
+		cost := diskCost(info.Size())
+		if st, ok := info.Sys().(*syscall.Stat_t); ok { // it may have holes
+			cost = min(cost, max(diskBlock, st.Blocks*512))
+		}
+		all = append(all, found{chunkID(raw), cost, info.ModTime()})
 		return nil
 	})
 	if err != nil {
@@ -99,7 +118,7 @@ func (c *chunks) scan() error {
 	}
 	slices.SortFunc(all, func(a, b found) int { return a.used.Compare(b.used) })
 	for _, f := range all {
-		c.disk.add(f.id, struct{}{}, f.cost)
+		c.disk.add(f.id, held{}, f.cost)
 	}
 	return nil
 }
@@ -121,74 +140,123 @@ func (c *chunks) id(key, version string, index int64) chunkID {
 	return chunkID(h.Sum(nil))
 }
 
-// get returns the chunk, of size bytes, from here or by fetch, which fills
-// all of its argument. The result is shared: nobody may change it.
-func (c *chunks) get(ctx context.Context, id chunkID, size int, fetch func(ctx context.Context, into []byte) error) ([]byte, error) {
-	if data, ok := c.hot(id); ok {
-		return data, nil
-	}
-	data, shared, err := c.flight.do(ctx, id, func(ctx context.Context, _ func() bool) ([]byte, error) {
-		if data, ok := c.cached(id, size); ok {
-			return data, nil
-		}
-		c.misses.Add(1)
-		data := make([]byte, size)
-		if err := fetch(ctx, data); err != nil {
-			return nil, err
-		}
-		c.heat(id, data)
-		c.keep(id, data)
-		return data, nil
-	})
-	if shared {
-		c.collapsed.Add(1)
-	}
-	return data, err
-}
+// blocksOf is how many blocks a chunk of that size has.
+func blocksOf(size int) int { return (size + blockSize - 1) / blockSize }
 
-// cached returns the chunk if it is here.
-func (c *chunks) cached(id chunkID, size int) ([]byte, bool) {
-	if data, ok := c.hot(id); ok {
-		return data, true
-	}
+var errCorruptChunk = errors.New("corrupt chunk")
+
+// present says which blocks of a chunk of that size are on disk. It reads the
+// file the first time.
+func (c *chunks) present(id chunkID, size int) blockSet {
 	c.mu.Lock()
-	_, ok := c.disk.get(id)
+	h, ok := c.disk.get(id)
 	c.mu.Unlock()
-	if !ok {
-		return nil, false
+	if !ok || h.known {
+		return h.blocks
 	}
-	data, err := c.read(id, size)
+	sums, err := c.sums(id, size)
 	if err != nil {
-		if errors.Is(err, errCorruptChunk) {
-			c.corrupt.Add(1)
-		} else {
-			c.diskErrors.Add(1)
+		c.broken(id, err)
+		return 0
+	}
+	for i := range blocksOf(size) {
+		if binary.BigEndian.Uint32(sums[i*sumSize:]) != 0 {
+			h.blocks |= run(i, i+1)
 		}
-		c.forget(id)
-		return nil, false
 	}
-	c.hits.Add(1)
-	c.heat(id, data)
-	return data, true
-}
-
-func (c *chunks) hot(id chunkID) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	data, ok := c.memory.get(id)
-	if ok {
-		c.hits.Add(1)
-		c.disk.get(id) // in use there too
+	if now, ok := c.disk.get(id); ok {
+		h.blocks |= now.blocks
+		h.known = true
+		c.disk.set(id, h)
 	}
-	return data, ok
+	return h.blocks
 }
 
-func (c *chunks) heat(id chunkID, data []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if cost := int64(len(data)); cost <= c.memory.max {
-		c.memory.add(id, data, cost)
+func (c *chunks) sums(id chunkID, size int) ([]byte, error) {
+	f, err := os.Open(c.file(id))
+	if err != nil {
+		return nil, err
 	}
+	defer f.Close()
+	return readSums(f, size)
+}
+
+// readSums reads the checksums behind the blocks. A file that is not as long
+// as it has to be is corrupt.
+func readSums(f *os.File, size int) ([]byte, error) {
+	sums := make([]byte, blocksOf(size)*sumSize+1)
+	n, err := f.ReadAt(sums, int64(size))
+	if n == len(sums)-1 {
+		return sums[:n], nil
+	}
+	if err == nil || n < len(sums) {
+		err = errCorruptChunk
+	}
+	return nil, err
+}
+
+// read fills p, of at most diskRead bytes, from blocks, which are present, of a
+// chunk of that size on disk.
+func (c *chunks) read(id chunkID, size int, p []byte, off int) error {
+	from, end := off/blockSize, blocksOf(off+len(p))
+	start, stop := from*blockSize, min(end*blockSize, size)
+	buf := p
+	if start != off || stop != off+len(p) {
+		all := c.scratch.Get().(*[diskRead + 2*blockSize]byte)
+		defer c.scratch.Put(all)
+		buf = all[:stop-start]
+	}
+	if err := c.readBlocks(id, size, buf, from); err != nil {
+		c.broken(id, err)
+		return err
+	}
+	if &buf[0] != &p[0] {
+		copy(p, buf[off-start:])
+	}
+	return nil
+}
+
+// readBlocks fills buf with whole blocks.
+func (c *chunks) readBlocks(id chunkID, size int, buf []byte, from int) error {
+	f, err := os.Open(c.file(id))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.ReadAt(buf, int64(from)*blockSize); err != nil {
+		return err
+	}
+	sums, err := readSums(f, size)
+	if err != nil {
+		return err
+	}
+	for b := from; len(buf) > 0; b++ {
+		body := buf[:min(blockSize, len(buf))]
+		if checksum(id, b, body) != binary.BigEndian.Uint32(sums[b*sumSize:]) {
+			return errCorruptChunk
+		}
+		buf = buf[len(body):]
+	}
+	return nil
+}
+
+// checksum is never 0.
+func checksum(id chunkID, block int, body []byte) uint32 {
+	sum := crc32.Update(0, castagnoli, id[:])
+	sum = crc32.Update(sum, castagnoli, []byte{byte(block)})
+	return max(1, crc32.Update(sum, castagnoli, body))
+}
+
+// broken forgets a chunk that could not be read.
+func (c *chunks) broken(id chunkID, err error) {
+	if errors.Is(err, errCorruptChunk) {
+		c.corrupt.Add(1)
+	} else {
+		c.failed.Add(1)
+	}
+	c.forget(id)
 }
 
 func (c *chunks) forget(id chunkID) {
@@ -198,68 +266,77 @@ func (c *chunks) forget(id chunkID) {
 	c.disk.remove(id)
 }
 
-var errCorruptChunk = errors.New("corrupt chunk")
-
-func (c *chunks) read(id chunkID, size int) ([]byte, error) {
-	data, err := os.ReadFile(c.file(id))
-	if err != nil {
-		return nil, err
-	}
-	body := data[:max(0, len(data)-chunkFooter)]
-	if len(body) != size || !bytes.Equal(data[size:], checksum(id, body)) {
-		return nil, errCorruptChunk
-	}
-	return body, nil
-}
-
-func checksum(id chunkID, body []byte) []byte {
-	sum := crc32.Update(crc32.Checksum(id[:], castagnoli), castagnoli, body)
-	return binary.BigEndian.AppendUint32(nil, sum)
-}
-
-// keep writes the chunk to disk. It is complete before it has its name; it
-// is not synced, as a torn one is found by its checksum.
-func (c *chunks) keep(id chunkID, data []byte) {
-	cost := diskCost(int64(len(data)) + chunkFooter)
-	if cost > c.disk.max {
+// keep writes blocks of a chunk of that size to disk. Nothing is synced, as
+// what is torn is found by its checksum.
+func (c *chunks) keep(id chunkID, size, from int, blocks [][]byte) {
+	sums := int64(blocksOf(size) * sumSize)
+	if len(blocks) == 0 || diskCost(int64(size)+sums) > c.disk.max {
 		return
 	}
-	name, temp := c.file(id), filepath.Join(c.dir, fmt.Sprintf("%s%d", tempPrefix, c.temp.Add(1)))
-	err := c.write(temp, data, checksum(id, data))
-	if err == nil {
-		err = os.Rename(temp, name)
-	}
-	if errors.Is(err, fs.ErrNotExist) { // the first with that prefix
-		if err = os.MkdirAll(filepath.Dir(name), 0o700); err == nil {
-			err = os.Rename(temp, name)
-		}
-	}
-	if err != nil {
-		os.Remove(temp)
-		c.diskErrors.Add(1)
+	if err := c.writeBlocks(id, size, from, blocks); err != nil {
+		c.failed.Add(1)
+		c.forget(id)
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.disk.add(id, struct{}{}, cost)
+	h, old := c.disk.get(id)
+	cost := c.disk.cost(id)
+	added := run(from, from+len(blocks)) &^ h.blocks
+	h.blocks |= added
+	h.known = h.known || !old
+	if h.blocks == run(0, blocksOf(size)) {
+		cost = diskCost(int64(size) + sums)
+	} else {
+		cost = min(diskCost(int64(size)+sums), cost+int64(bits.OnesCount64(uint64(added)))*blockSize+diskBlock)
+	}
+	c.disk.add(id, h, cost)
 }
 
-func writeFile(name string, parts ...[]byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (c *chunks) writeBlocks(id chunkID, size, from int, blocks [][]byte) error {
+	name := c.file(id)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) { // the first with that prefix
+		if err = os.MkdirAll(filepath.Dir(name), 0o700); err == nil {
+			f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	for _, p := range parts {
-		if _, err := f.Write(p); err != nil {
-			f.Close()
+	defer f.Close()
+	// With the length first, a file that has it is never taken for a torn one.
+	n := blocksOf(size)
+	if st, err := f.Stat(); err != nil {
+		return err
+	} else if end := int64(size + n*sumSize); st.Size() != end {
+		if err := f.Truncate(end); err != nil {
 			return err
 		}
 	}
-	return f.Close()
+	var sums []byte
+	for i, body := range blocks {
+		sums = binary.BigEndian.AppendUint32(sums, checksum(id, from+i, body))
+	}
+	if err := c.write(f, blocks, int64(from)*blockSize); err != nil {
+		return err
+	}
+	return c.write(f, [][]byte{sums}, int64(size+from*sumSize))
 }
 
-// close ends what is under way.
-func (c *chunks) close() { c.flight.close() }
+// writeParts writes all at once, which costs the kernel half as much as block
+// by block.
+func writeParts(f *os.File, parts [][]byte, off int64) error {
+	want := 0
+	for _, p := range parts {
+		want += len(p)
+	}
+	n, err := unix.Pwritev(int(f.Fd()), parts, off)
+	if err == nil && n < want {
+		err = io.ErrShortWrite
+	}
+	return err
+}
 
 // relieve evicts about that many bytes from the disk; false if there is
 // nothing to evict.

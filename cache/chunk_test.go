@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,50 +15,103 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func newChunks(t *testing.T, dir string, size, memory int64) *chunks {
+func newChunks(t *testing.T, dir string, size, memory int64) *fetcher {
 	t.Helper()
-	c, err := openChunks(dir, "mem:test", size, memory)
+	c, err := openChunks(dir, "mem:test", size)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.close)
-	return c
+	f := newFetcher(c, 2*memory)
+	t.Cleanup(f.close)
+	return f
 }
 
-// want gets a chunk of that content, and says whether it had to be fetched.
-func want(t *testing.T, c *chunks, key, content string) (fetched bool) {
+// objectOf has that content, from a bucket that calls before for each request.
+func objectOf(key, content string, before func(ctx context.Context, off, n int64) error) *object {
+	return &object{key: key, version: "v1", size: int64(len(content)),
+		read: func(ctx context.Context, off, n int64, fn func(io.Reader) error) error {
+			if err := before(ctx, off, n); err != nil {
+				return err
+			}
+			return fn(strings.NewReader(content[off : off+n]))
+		}}
+}
+
+// want reads an object of that content, and says whether it had to be fetched.
+func want(t *testing.T, f *fetcher, key, content string) (fetched bool) {
 	t.Helper()
-	data, err := c.get(t.Context(), c.id(key, "v1", 0), len(content), func(_ context.Context, into []byte) error {
+	o := objectOf(key, content, func(context.Context, int64, int64) error {
 		fetched = true
-		copy(into, content)
 		return nil
 	})
+	data := make([]byte, len(content))
+	_, err := f.readAt(t.Context(), o, data, 0)
 	if err != nil || string(data) != content {
-		t.Fatalf("chunk %s: %.20q, %v", key, data, err)
+		t.Fatalf("object %s: %.20q, %v", key, data, err)
 	}
+	f.work.Wait() // until it is on disk
 	return fetched
 }
 
 func TestAChunkIsFetchedOnceAndSurvivesARemount(t *testing.T) {
 	dir := t.TempDir()
-	c := newChunks(t, dir, 1<<20, -1)
-	if !want(t, c, "k", "content") || want(t, c, "k", "content") {
+	f := newChunks(t, dir, 1<<20, -1)
+	if !want(t, f, "k", "content") || want(t, f, "k", "content") {
 		t.Error("fetched twice or never")
 	}
-	c = newChunks(t, dir, 1<<20, -1)
-	if want(t, c, "k", "content") {
+	f = newChunks(t, dir, 1<<20, -1)
+	if want(t, f, "k", "content") {
 		t.Error("fetched again after a remount")
 	}
-	if c.hits.Load() != 1 || c.misses.Load() != 0 {
-		t.Errorf("%d hits, %d misses", c.hits.Load(), c.misses.Load())
+	if f.hits.Load() != 1 || f.misses.Load() != 0 {
+		t.Errorf("%d hits, %d misses", f.hits.Load(), f.misses.Load())
 	}
-	if !want(t, c, "other", "content") {
+	if !want(t, f, "other", "content") {
 		t.Error("another key has the same chunk")
 	}
 }
 
+func TestSomeBlocksOfAChunkSurviveARemount(t *testing.T) {
+	dir := t.TempDir()
+	content := strings.Repeat("0123456789abcdef", chunkSize/16+500)
+	var asked []extent
+	o := objectOf("k", content, func(_ context.Context, off, n int64) error {
+		asked = append(asked, extent{off, off + n})
+		return nil
+	})
+	read := func(f *fetcher, off, n int64) {
+		t.Helper()
+		p := make([]byte, n)
+		_, err := f.readAt(t.Context(), o, p, off)
+		if err != nil || string(p) != content[off:off+n] {
+			t.Fatalf("at %d: %v", off, err)
+		}
+		f.work.Wait()
+	}
+	f := newChunks(t, dir, 1<<30, -1)
+	read(f, 3*blockSize-1, 2)
+	read(f, o.size-5, 5)
+	asked = nil
+	f = newChunks(t, dir, 1<<30, -1)
+	read(f, 2*blockSize, 2*blockSize)
+	read(f, o.size-1, 1)
+	if len(asked) != 0 {
+		t.Errorf("asked for %v", asked)
+	}
+	read(f, 1, o.size-1)
+	if got, all := len(asked), int64(0); got != 2 {
+		t.Errorf("asked for %v, %d", asked, all)
+	}
+	asked = nil
+	f = newChunks(t, dir, 1<<30, -1)
+	read(f, 0, o.size)
+	if len(asked) != 0 || f.disk.corrupt.Load()+f.disk.failed.Load() != 0 {
+		t.Errorf("asked for %v, %d corrupt, %d failed", asked, f.disk.corrupt.Load(), f.disk.failed.Load())
+	}
+}
+
 func TestChunksAreKeyedByAllThatSaysWhatTheyAre(t *testing.T) {
-	c, d := newChunks(t, t.TempDir(), 1, 1), newChunks(t, t.TempDir(), 1, 1)
+	c, d := newChunks(t, t.TempDir(), 1, 1).disk, newChunks(t, t.TempDir(), 1, 1).disk
 	d.bucket = "mem:other"
 	ids := map[chunkID]bool{}
 	for _, id := range []chunkID{
@@ -107,33 +161,39 @@ func TestABrokenChunkFileIsFetchedAgain(t *testing.T) {
 		},
 	}
 	for what, damage := range breaks {
-		t.Run(what, func(t *testing.T) {
-			c := newChunks(t, t.TempDir(), 1<<20, -1)
-			want(t, c, "k", "content")
-			if err := damage(files(t, c.dir)[0]); err != nil {
-				t.Fatal(err)
-			}
-			if !want(t, c, "k", "content") {
-				t.Error("the broken chunk was used")
-			}
-			if c.corrupt.Load()+c.diskErrors.Load() != 1 {
-				t.Errorf("%d corrupt, %d disk errors", c.corrupt.Load(), c.diskErrors.Load())
-			}
-			if want(t, c, "k", "content") {
-				t.Error("it was not kept again")
-			}
-		})
+		for _, remount := range []bool{false, true} {
+			t.Run(what, func(t *testing.T) {
+				f := newChunks(t, t.TempDir(), 1<<20, -1)
+				want(t, f, "k", "content")
+				if remount {
+					f = newChunks(t, f.disk.dir, 1<<20, -1)
+				}
+				if err := damage(files(t, f.disk.dir)[0]); err != nil {
+					t.Fatal(err)
+				}
+				if !want(t, f, "k", "content") {
+					t.Error("the broken chunk was used")
+				}
+				if f.disk.corrupt.Load()+f.disk.failed.Load() != 1 {
+					t.Errorf("%d corrupt, %d disk errors", f.disk.corrupt.Load(), f.disk.failed.Load())
+				}
+				if want(t, f, "k", "content") {
+					t.Error("it was not kept again")
+				}
+			})
+		}
 	}
 }
 
 func TestAChunkUnderAnotherNameIsNotTakenForIt(t *testing.T) {
-	c := newChunks(t, t.TempDir(), 1<<20, -1)
-	want(t, c, "a", "content of a")
-	want(t, c, "b", "content of b")
+	f := newChunks(t, t.TempDir(), 1<<20, -1)
+	c := f.disk
+	want(t, f, "a", "content of a")
+	want(t, f, "b", "content of b")
 	if err := os.Rename(c.file(c.id("a", "v1", 0)), c.file(c.id("b", "v1", 0))); err != nil {
 		t.Fatal(err)
 	}
-	if !want(t, c, "b", "content of b") {
+	if !want(t, f, "b", "content of b") {
 		t.Error("the chunk of a was read as that of b")
 	}
 }
@@ -141,25 +201,26 @@ func TestAChunkUnderAnotherNameIsNotTakenForIt(t *testing.T) {
 func TestDiskAndMemoryStayWithinTheirBounds(t *testing.T) {
 	const n = 10
 	content := strings.Repeat("x", 3*diskBlock)
-	one := diskCost(int64(len(content)) + chunkFooter)
-	c := newChunks(t, t.TempDir(), n*one, 3*int64(len(content)))
+	one := diskCost(int64(len(content)) + sumSize)
+	f := newChunks(t, t.TempDir(), n*one, 3*int64(len(content)))
 	for i := range 5 * n {
-		want(t, c, string(rune('A'+i)), content)
-		want(t, c, "A", content) // always in use
+		want(t, f, string(rune('A'+i)), content)
+		want(t, f, "A", content) // always in use
 	}
+	c := f.disk
 	if got := len(files(t, c.dir)); got != n {
 		t.Errorf("%d files, want %d", got, n)
 	}
-	if c.disk.total > n*one || c.memory.total > 3*int64(len(content)) {
-		t.Errorf("%d bytes on disk, %d in memory", c.disk.total, c.memory.total)
+	if c.disk.total > n*one || f.memory.total > 3*int64(len(content)) {
+		t.Errorf("%d bytes on disk, %d in memory", c.disk.total, f.memory.total)
 	}
-	if want(t, c, "A", content) {
+	if want(t, f, "A", content) {
 		t.Error("the chunk in use was evicted")
 	}
-	if !want(t, c, "B", content) {
+	if !want(t, f, "B", content) {
 		t.Error("an old chunk is still there")
 	}
-	small := newChunks(t, c.dir, 2*one, -1)
+	small := newChunks(t, c.dir, 2*one, -1).disk
 	if got := len(files(t, small.dir)); got != 2 || small.disk.total != 2*one {
 		t.Errorf("opened with less room: %d files, %d bytes", got, small.disk.total)
 	}
@@ -167,51 +228,50 @@ func TestDiskAndMemoryStayWithinTheirBounds(t *testing.T) {
 
 func TestAChunkThatDoesNotFitIsReadAllTheSame(t *testing.T) {
 	for _, size := range []int64{-1, 100} {
-		c := newChunks(t, t.TempDir(), size, -1)
-		if !want(t, c, "k", strings.Repeat("x", 5000)) || len(files(t, c.dir)) != 0 {
+		f := newChunks(t, t.TempDir(), size, -1)
+		if !want(t, f, "k", strings.Repeat("x", 5000)) || len(files(t, f.disk.dir)) != 0 {
 			t.Errorf("size %d: kept", size)
 		}
 	}
 }
 
 func TestAFullDiskFailsNoRead(t *testing.T) {
-	c := newChunks(t, t.TempDir(), 1<<30, -1)
-	want(t, c, "before", "content")
-	c.write = func(name string, parts ...[]byte) error {
-		if err := writeFile(name, parts[0][:1]); err != nil { // as far as it goes
-			return err
-		}
-		return unix.ENOSPC
+	f := newChunks(t, t.TempDir(), 1<<30, -1)
+	want(t, f, "before", "content")
+	f.disk.write = func(file *os.File, parts [][]byte, off int64) error {
+		_, err := file.WriteAt(parts[0][:1], off) // as far as it goes
+		return errors.Join(err, unix.ENOSPC)
 	}
 	for range 2 {
-		if !want(t, c, "k", "content") {
+		if !want(t, f, "k", "content") {
 			t.Error("a torn chunk was used")
 		}
 	}
-	if want(t, c, "before", "content") {
+	if want(t, f, "before", "content") {
 		t.Error("what was there before is gone")
 	}
-	if c.diskErrors.Load() != 2 {
-		t.Errorf("%d disk errors", c.diskErrors.Load())
+	if f.disk.failed.Load() != 2 {
+		t.Errorf("%d disk errors", f.disk.failed.Load())
 	}
-	if got := len(files(t, c.dir)); got != 1 {
+	if got := len(files(t, f.disk.dir)); got != 1 {
 		t.Errorf("%d files", got)
 	}
 }
 
 func TestConcurrentReadersOfAChunkFetchItOnce(t *testing.T) {
-	c := newChunks(t, t.TempDir(), 1<<20, 1<<20)
+	f := newChunks(t, t.TempDir(), 1<<20, 1<<20)
 	var fetches atomic.Int64
 	content := bytes.Repeat([]byte("x"), 100_000)
 	entered, release := make(chan struct{}), make(chan struct{})
+	o := objectOf("k", string(content), func(context.Context, int64, int64) error {
+		fetches.Add(1)
+		close(entered)
+		<-release
+		return nil
+	})
 	get := func() {
-		data, err := c.get(t.Context(), c.id("k", "v1", 0), len(content), func(_ context.Context, into []byte) error {
-			fetches.Add(1)
-			close(entered)
-			<-release
-			copy(into, content)
-			return nil
-		})
+		data := make([]byte, len(content))
+		_, err := f.readAt(t.Context(), o, data, 0)
 		if err != nil || !bytes.Equal(data, content) {
 			t.Errorf("%d bytes, %v", len(data), err)
 		}
@@ -230,28 +290,20 @@ func TestConcurrentReadersOfAChunkFetchItOnce(t *testing.T) {
 }
 
 func TestAFetchThatFailsLeavesNothing(t *testing.T) {
-	c := newChunks(t, t.TempDir(), 1<<20, 1<<20)
+	f := newChunks(t, t.TempDir(), 1<<20, 1<<20)
 	broken := errors.New("broken")
-	_, err := c.get(t.Context(), c.id("k", "v1", 0), 7, func(_ context.Context, into []byte) error {
-		copy(into, "half")
-		return broken
-	})
-	if !errors.Is(err, broken) {
+	o := objectOf("k", "content", nil)
+	o.read = func(_ context.Context, _, _ int64, fn func(io.Reader) error) error {
+		return fn(io.MultiReader(strings.NewReader("half"), errReader{broken}))
+	}
+	if _, err := f.readAt(t.Context(), o, make([]byte, 7), 0); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	if !want(t, c, "k", "content") {
+	if !want(t, f, "k", "content") {
 		t.Error("the failed fetch was kept")
 	}
 }
 
-func TestTemporaryFilesOfADeadOwnerGo(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, tempPrefix+"1"), []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := newChunks(t, dir, 1<<20, -1)
-	if len(files(t, dir)) != 0 {
-		t.Error("still there")
-	}
-	want(t, c, "k", "content")
-}
+type errReader struct{ err error }
+
+func (r errReader) Read([]byte) (int, error) { return 0, r.err }

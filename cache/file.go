@@ -14,6 +14,7 @@ type handle struct {
 	in     *inode
 	write  bool
 	closed atomic.Bool
+	reads  reads
 }
 
 var _ store.File = (*handle)(nil)
@@ -46,7 +47,7 @@ func (h *handle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := h.check(); err != nil {
 		return 0, err
 	}
-	return h.in.readAt(ctx, p, off)
+	return h.in.readAt(ctx, &h.reads, p, off)
 }
 
 // WriteAt implements store.File.
@@ -182,6 +183,7 @@ func (h *handle) Close(ctx context.Context) error {
 		return fmt.Errorf("handle: %w", store.ErrClosed)
 	}
 	in := h.in
+	h.reads.close(in.t.c.fetch)
 	in.t.mu.Lock()
 	in.handles--
 	if h.write {
@@ -192,6 +194,7 @@ func (h *handle) Close(ctx context.Context) error {
 	if !last {
 		return nil
 	}
+	in.fill.close()
 	if !in.dirty() {
 		in.t.settle(in)
 		return nil

@@ -21,7 +21,8 @@ import (
 // host has replaced meanwhile is a new inode; the old one keeps its handles
 // and loses the name.
 type inode struct {
-	t *tree
+	t    *tree
+	fill filling // for reads at random
 
 	// Guarded by t.mu; the path changes only while it is claimed, too.
 	path     store.Path
@@ -150,7 +151,7 @@ func (in *inode) again(ctx context.Context, fn func() error) error {
 }
 
 // readAt is File.ReadAt.
-func (in *inode) readAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+func (in *inode) readAt(ctx context.Context, r *reads, p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read at %d: %w", off, store.ErrInvalid)
 	}
@@ -171,7 +172,7 @@ func (in *inode) readAt(ctx context.Context, p []byte, off int64) (n int, err er
 			}
 			return err
 		}
-		n, err = in.t.c.readObject(ctx, from, want, off)
+		n, err = in.t.c.readObject(ctx, from, r, want, off)
 		return err
 	})
 	return n, err

@@ -61,3 +61,21 @@ func (w *weighted[K, V]) shrink(limit int64) bool {
 }
 
 func (w *weighted[K, V]) keys() []K { return w.lru.Keys() }
+
+// set changes the value of an entry that is there.
+func (w *weighted[K, V]) set(key K, value V) {
+	if e, ok := w.lru.Peek(key); ok {
+		w.lru.Add(key, weighed[V]{value, e.cost})
+	}
+}
+
+func (w *weighted[K, V]) peek(key K) (V, bool) {
+	e, ok := w.lru.Peek(key)
+	return e.value, ok
+}
+
+// cost is that of the entry, 0 if there is none.
+func (w *weighted[K, V]) cost(key K) int64 {
+	e, _ := w.lru.Peek(key)
+	return e.cost
+}

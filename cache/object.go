@@ -9,27 +9,23 @@ import (
 	"github.com/keifs/keifs/backend"
 )
 
-// readObject fills p from a version of an object, by chunks. The range is
-// within the object.
-func (c *Cache) readObject(ctx context.Context, from origin, p []byte, off int64) (int, error) {
-	key, err := from.store.Key(from.path.String())
+// object is the version as its pieces are cached.
+func (o origin) object() (*object, error) {
+	key, err := o.store.Key(o.path.String())
+	return &object{key: key, version: o.version, size: o.size, read: o.read}, err
+}
+
+// readObject fills p from a version of an object, by way of the cache, for
+// those reads. The range is within the object.
+func (c *Cache) readObject(ctx context.Context, from origin, r *reads, p []byte, off int64) (int, error) {
+	o, err := from.object()
 	if err != nil {
 		return 0, err
 	}
-	n := 0
-	for n < len(p) {
-		index := (off + int64(n)) / chunkSize
-		start := index * chunkSize
-		size := min(chunkSize, from.size-start)
-		data, err := c.chunk.get(ctx, c.chunk.id(key, from.version, index), int(size), func(ctx context.Context, into []byte) error {
-			return from.read(ctx, start, size, func(r io.Reader) error { return readFull(r, into) })
-		})
-		if err != nil {
-			return 0, err
-		}
-		n += copy(p[n:], data[off+int64(n)-start:])
+	if err := r.readAt(ctx, c.fetch, o, p, off); err != nil {
+		return 0, err
 	}
-	return n, nil
+	return len(p), nil
 }
 
 // read hands fn a range, which is not empty.
@@ -40,23 +36,29 @@ func (o origin) read(ctx context.Context, off, n int64, fn func(io.Reader) error
 // readFull is io.ReadFull for a body that must be that long.
 func readFull(r io.Reader, into []byte) error {
 	_, err := io.ReadFull(r, into)
+	return short(err)
+}
+
+// short is the error of a body that ended early.
+func short(err error) error {
 	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: the object is shorter than the store said", backend.ErrCorrupt)
 	}
 	return err
 }
 
-// download copies the first n bytes of a version into a staged file: chunks
+// download copies the first n bytes of a version into a staged file: pieces
 // that are here from here, and each run of others by one request.
 func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, n int64) error {
 	if n == 0 {
 		return nil
 	}
-	key, err := from.store.Key(from.path.String())
+	o, err := from.object()
 	if err != nil {
 		return err
 	}
-	missing := int64(0) // begin of the run of chunks that are not here
+	buf := make([]byte, min(n, diskRead))
+	missing := int64(0) // begin of the run that are not here
 	fetch := func(end int64) error {
 		if missing >= end {
 			return nil
@@ -65,26 +67,25 @@ func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, n i
 			return copyRange(into, missing, end-missing, r)
 		})
 	}
-	for start := int64(0); start < n; start += chunkSize {
-		data, ok := c.chunk.cached(c.chunk.id(key, from.version, start/chunkSize), int(min(chunkSize, from.size-start)))
-		if !ok {
+	for start := int64(0); start < n; start += diskRead {
+		data := buf[:min(diskRead, n-start)]
+		if !c.fetch.cached(o, data, start) {
 			continue
 		}
 		if err := fetch(start); err != nil {
 			return err
 		}
-		data = data[:min(int64(len(data)), n-start)]
 		if _, err := into.WriteAt(data, start); err != nil {
 			return err
 		}
-		missing = start + chunkSize
+		missing = start + diskRead
 	}
 	return fetch(n)
 }
 
 // copyRange writes exactly n bytes of r at off.
 func copyRange(into *stagedFile, off, n int64, r io.Reader) error {
-	buf := make([]byte, min(n, chunkSize))
+	buf := make([]byte, min(n, diskRead))
 	for n > 0 {
 		p := buf[:min(n, int64(len(buf)))]
 		if err := readFull(r, p); err != nil {

@@ -87,9 +87,9 @@ func TestAFullDiskMakesRoomOrIsSaidToBeFull(t *testing.T) {
 		want(t, c, key, strings.Repeat("x", 50_000))
 	}
 	s := newStaging(t, t.TempDir())
-	s.relieve = c.relieve
+	s.relieve = c.disk.relieve
 	s.writeAt = func(f *os.File, p []byte, off int64) (int, error) { // chunks and staging have 200,000 bytes
-		room := 200_000 - c.disk.total - off
+		room := 200_000 - c.disk.disk.total - off
 		if room >= int64(len(p)) {
 			return f.WriteAt(p, off)
 		}
@@ -108,7 +108,7 @@ func TestAFullDiskMakesRoomOrIsSaidToBeFull(t *testing.T) {
 	if n, err := f.WriteAt([]byte(content), 0); n != len(content) || err != nil {
 		t.Fatalf("%d bytes, %v", n, err)
 	}
-	if len(files(t, c.dir)) != 0 {
+	if len(files(t, c.disk.dir)) != 0 {
 		t.Error("the chunks are still there")
 	}
 	p := make([]byte, len(content))

@@ -9,6 +9,8 @@ type Stats struct {
 	Entries                               int64 // names remembered, those in listings too
 	Evictions                             int64 // answers dropped for want of room
 
+	// Blocks of content that were here, were fetched because a reader waited
+	// for them, and were under way already when one did.
 	ChunkHits, ChunkMisses, ChunkCollapsed int64
 	ChunkEvictions                         int64
 	ChunkCorrupt                           int64 // broken on disk, and fetched again
@@ -24,8 +26,8 @@ type Stats struct {
 // Stats returns a snapshot.
 func (c *Cache) Stats() Stats {
 	s := Stats{
-		ChunkHits: c.chunk.hits.Load(), ChunkMisses: c.chunk.misses.Load(), ChunkCollapsed: c.chunk.collapsed.Load(),
-		ChunkCorrupt: c.chunk.corrupt.Load(), ChunkDiskErrors: c.chunk.diskErrors.Load(),
+		ChunkHits: c.fetch.hits.Load(), ChunkMisses: c.fetch.misses.Load(), ChunkCollapsed: c.fetch.collapsed.Load(),
+		ChunkCorrupt: c.chunk.corrupt.Load(), ChunkDiskErrors: c.chunk.failed.Load(),
 		StagedFiles: c.stage.used.Load(),
 	}
 	c.meta.mu.Lock()
@@ -36,9 +38,11 @@ func (c *Cache) Stats() Stats {
 	c.meta.mu.Unlock()
 
 	c.chunk.mu.Lock()
-	s.ChunkEvictions = c.chunk.disk.evictions
-	s.ChunkBytes, s.ChunkMemory = c.chunk.disk.total, c.chunk.memory.total
+	s.ChunkEvictions, s.ChunkBytes = c.chunk.disk.evictions, c.chunk.disk.total
 	c.chunk.mu.Unlock()
+	c.fetch.mu.Lock()
+	s.ChunkMemory = c.fetch.memory.total
+	c.fetch.mu.Unlock()
 
 	for _, in := range c.inodes() {
 		in.t.mu.Lock()

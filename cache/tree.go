@@ -277,7 +277,7 @@ func (in *inode) openLocked(write bool) *handle {
 	if write {
 		in.writers++
 	}
-	return &handle{in: in, write: write}
+	return &handle{in: in, write: write, reads: reads{fill: &in.fill}}
 }
 
 // settle lets an inode go that nobody has open, if the bucket has all of it;

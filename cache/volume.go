@@ -129,7 +129,7 @@ func (c *Cache) Close(ctx context.Context) error {
 	c.cancel()
 	c.tasks.Wait()
 	c.meta.close()
-	c.chunk.close()
+	c.fetch.close()
 
 	var kept []error
 	for _, in := range c.inodes() {

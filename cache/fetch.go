@@ -1,0 +1,395 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keifs/keifs/store"
+)
+
+// object is a version of an object whose pieces are cached.
+type object struct {
+	key, version string
+	size         int64
+	// read hands fn a range, as backend.Backend.Get.
+	read func(ctx context.Context, off, n int64, fn func(io.Reader) error) error
+}
+
+// same says whether o and p have the same pieces.
+func (o *object) same(p *object) bool { return o.key == p.key && o.version == p.version }
+
+// blockID is a block of a chunk.
+type blockID struct {
+	chunk chunkID
+	block uint8
+}
+
+// fetcher reads objects: from memory, which has what was fetched last, from
+// disk, or from the bucket.
+type fetcher struct {
+	disk  *chunks
+	ahead shares
+	work  sync.WaitGroup // of spans and fillings
+
+	hits, misses, collapsed atomic.Int64 // blocks
+
+	mu     sync.Mutex
+	closed bool
+	memory *weighted[blockID, []byte]
+	spans  map[blockID]*span // under way, by what they bring
+	all    map[*span]struct{}
+}
+
+// span is one GET under way. Its blocks may be read as they come in.
+type span struct {
+	o      *object
+	first  int64 // block of the object
+	ids    []blockID
+	ahead  bool // read ahead: its error is nobody's
+	cancel context.CancelFunc
+	ended  chan struct{} // closed after everything, the disk included
+
+	// Guarded by fetcher.mu.
+	blocks  [][]byte // those that are here
+	waiters int
+	dropped bool          // nobody wants it but the waiters
+	err     error         // why no more blocks will come
+	more    chan struct{} // closed at the next block or error; nil if nobody waits
+}
+
+func newFetcher(disk *chunks, memory int64) *fetcher {
+	half := max(memory, 0) / 2
+	return &fetcher{
+		disk: disk, ahead: shares{max: half, used: map[*track]time.Time{}},
+		memory: newWeighted[blockID, []byte](half, nil),
+		spans:  map[blockID]*span{}, all: map[*span]struct{}{},
+	}
+}
+
+// id names a block of the object.
+func (f *fetcher) id(o *object, block int64) blockID {
+	return blockID{f.disk.id(o.key, o.version, block/chunkBlocks), uint8(block % chunkBlocks)}
+}
+
+// chunkLen is the size of the chunk that the block is in.
+func (o *object) chunkLen(block int64) int {
+	return int(min(chunkSize, o.size-block/chunkBlocks*chunkSize))
+}
+
+// readAt fills p, which lies within the object. What is not here is fetched,
+// each run of blocks at once; it says how many.
+func (f *fetcher) readAt(ctx context.Context, o *object, p []byte, off int64) (fetched int, err error) {
+	var mine []*span
+	defer func() { f.leave(mine...) }()
+	for n := 0; n < len(p); {
+		k, err := f.readHere(ctx, o, p[n:], off+int64(n))
+		if err != nil {
+			return len(mine), err
+		}
+		if n += k; k > 0 {
+			continue
+		}
+		first := (off + int64(n)) / blockSize
+		end := (off + int64(len(p)) + blockSize - 1) / blockSize
+		if s := f.begin(ctx, o, first, end, false); s != nil {
+			mine = append(mine, s)
+			f.misses.Add(int64(len(s.ids)))
+		} else if err := f.check(); err != nil {
+			return len(mine), err
+		}
+	}
+	return len(mine), nil
+}
+
+// readHere fills the begin of p from one place that has it or will have it; 0
+// where there is none.
+func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64) (int, error) {
+	block, within := off/blockSize, int(off%blockSize)
+	id := f.id(o, block)
+	f.mu.Lock()
+	if data, ok := f.memory.peek(id); ok {
+		f.mu.Unlock()
+		f.hits.Add(1)
+		return copy(p, data[within:]), nil
+	}
+	if s := f.spans[id]; s != nil {
+		s.waiters++
+		f.mu.Unlock()
+		f.collapsed.Add(1)
+		data, err := f.wait(ctx, s, int(block-s.first))
+		f.leave(s)
+		if err != nil && ctx.Err() == nil && (s.ahead || errors.Is(err, context.Canceled)) {
+			return 0, nil // that was not about this reader
+		}
+		return copy(p, data[min(within, len(data)):]), err
+	}
+	f.mu.Unlock()
+
+	size, b := o.chunkLen(block), int(id.block)
+	there := f.disk.present(id.chunk, size)
+	end := b
+	for end < blocksOf(size) && there&run(end, end+1) != 0 {
+		end++
+	}
+	if end == b {
+		return 0, nil
+	}
+	start := b*blockSize + within
+	part := p[:min(len(p), end*blockSize-start, size-start, diskRead)]
+	if f.disk.read(id.chunk, size, part, start) != nil {
+		return 0, nil // it is not there any more
+	}
+	f.hits.Add(int64(blocksOf(within + len(part))))
+	return len(part), nil
+}
+
+// check returns store.ErrClosed after close.
+func (f *fetcher) check() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return store.ErrClosed
+	}
+	return nil
+}
+
+// missing is the first block of [block, end) that is neither here nor under
+// way, and the end of the run of such blocks.
+func (f *fetcher) missing(o *object, block, end int64) (from, to int64) {
+	here := func(block int64) bool {
+		id := f.id(o, block)
+		f.mu.Lock()
+		_, hot := f.memory.peek(id)
+		hot = hot || f.spans[id] != nil
+		f.mu.Unlock()
+		b := int(id.block)
+		return hot || f.disk.present(id.chunk, o.chunkLen(block))&run(b, b+1) != 0
+	}
+	for block < end && here(block) {
+		block++
+	}
+	for to = block; to < end && !here(to); {
+		to++
+	}
+	return block, to
+}
+
+// begin starts to fetch blocks from first on, at most up to end, as far as they
+// are not here; nil where there is nothing to fetch. One that is not read
+// ahead has the caller as a waiter; one that is lives until it is dropped.
+func (f *fetcher) begin(ctx context.Context, o *object, first, end int64, ahead bool) *span {
+	if from, to := f.missing(o, first, end); from == first {
+		end = to
+	} else {
+		return nil
+	}
+	if first >= end {
+		return nil
+	}
+	s := &span{o: o, first: first, ahead: ahead, dropped: !ahead, ended: make(chan struct{})}
+	for block := first; block < end; block++ {
+		s.ids = append(s.ids, f.id(o, block))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	for i, id := range s.ids { // somebody may have been faster
+		_, hot := f.memory.peek(id)
+		if hot || f.spans[id] != nil {
+			s.ids = s.ids[:i]
+			break
+		}
+	}
+	if len(s.ids) == 0 {
+		return nil
+	}
+	if !ahead {
+		s.waiters++
+	}
+	for _, id := range s.ids {
+		f.spans[id] = s
+	}
+	f.all[s] = struct{}{}
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	f.work.Go(func() { f.run(ctx, s) })
+	return s
+}
+
+// run fetches a span.
+func (f *fetcher) run(ctx context.Context, s *span) {
+	defer close(s.ended)
+	defer s.cancel()
+	off := s.first * blockSize
+	n := min(int64(len(s.ids))*blockSize, s.o.size-off)
+	err := s.o.read(ctx, off, n, func(r io.Reader) error { return f.fill(s, r, n) })
+	f.mu.Lock()
+	if s.err = err; err == nil && len(s.blocks) < len(s.ids) {
+		s.err = io.ErrUnexpectedEOF
+	}
+	s.wakeLocked()
+	f.forgetLocked(s, len(s.blocks), len(s.ids))
+	f.mu.Unlock()
+
+	// The disk's time is nobody's: neither a reader nor a request waits.
+	for at := 0; at < len(s.blocks); {
+		id := s.ids[at]
+		end := min(len(s.blocks), at+chunkBlocks-int(id.block))
+		f.disk.keep(id.chunk, s.o.chunkLen(s.first+int64(at)), int(id.block), s.blocks[at:end])
+		at = end
+	}
+	f.mu.Lock()
+	f.forgetLocked(s, 0, len(s.blocks))
+	delete(f.all, s)
+	f.mu.Unlock()
+}
+
+// forgetLocked makes that nobody finds those blocks of the span by their IDs.
+func (f *fetcher) forgetLocked(s *span, from, end int) {
+	for _, id := range s.ids[from:end] {
+		if f.spans[id] == s {
+			delete(f.spans, id)
+		}
+	}
+}
+
+// fill takes the blocks from a body. A request that is repeated brings again
+// what is here already.
+func (f *fetcher) fill(s *span, r io.Reader, n int64) error {
+	if here := int64(len(s.blocks)) * blockSize; here > 0 {
+		if _, err := io.CopyN(io.Discard, r, min(here, n)); err != nil {
+			return short(err)
+		}
+		n -= here
+	}
+	for n > 0 {
+		data := make([]byte, min(blockSize, n))
+		if _, err := io.ReadFull(r, data); err != nil {
+			return short(err)
+		}
+		n -= int64(len(data))
+		f.mu.Lock()
+		if f.memory.max >= int64(len(data)) {
+			f.memory.add(s.ids[len(s.blocks)], data, int64(len(data)))
+		}
+		s.blocks = append(s.blocks, data)
+		s.wakeLocked()
+		f.mu.Unlock()
+	}
+	return nil
+}
+
+func (s *span) wakeLocked() {
+	if s.more != nil {
+		close(s.more)
+		s.more = nil
+	}
+}
+
+// wait returns block i of the span as soon as it is here. The caller is one of
+// its waiters.
+func (f *fetcher) wait(ctx context.Context, s *span, i int) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i >= len(s.blocks) && s.err == nil {
+		if s.more == nil {
+			s.more = make(chan struct{})
+		}
+		more := s.more
+		f.mu.Unlock()
+		var err error
+		select {
+		case <-more:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		f.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if i < len(s.blocks) {
+		return s.blocks[i], nil
+	}
+	return nil, s.err
+}
+
+// leave is one waiter less for each.
+func (f *fetcher) leave(spans ...*span) {
+	if len(spans) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range spans {
+		s.waiters--
+		f.endLocked(s)
+	}
+}
+
+// endLocked ends a request that nobody wants any more. Nobody can find it
+// afterwards and be failed by it.
+func (f *fetcher) endLocked(s *span) {
+	if s.waiters > 0 || !s.dropped || len(s.blocks) == len(s.ids) || s.err != nil {
+		return
+	}
+	s.err = context.Canceled
+	f.forgetLocked(s, len(s.blocks), len(s.ids))
+	s.cancel()
+}
+
+// drop ends spans that were read ahead, but for who waits for them.
+func (f *fetcher) drop(spans []*span) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range spans {
+		s.dropped = true
+		f.endLocked(s)
+	}
+}
+
+// start runs fn on a goroutine that close waits for.
+func (f *fetcher) start(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.work.Go(fn)
+	}
+}
+
+// close ends what is under way, and waits for it.
+func (f *fetcher) close() {
+	f.mu.Lock()
+	f.closed = true
+	for s := range f.all {
+		s.cancel()
+	}
+	f.mu.Unlock()
+	f.work.Wait()
+}
+
+// cached fills p, of at most diskRead bytes, from an offset that is a multiple
+// of that, if all of it is here.
+func (f *fetcher) cached(o *object, p []byte, off int64) bool {
+	block := off / blockSize
+	size, id := o.chunkLen(block), f.id(o, block)
+	first := int(id.block)
+	if all := run(first, first+blocksOf(len(p))); f.disk.present(id.chunk, size)&all == all {
+		return f.disk.read(id.chunk, size, p, first*blockSize) == nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ; len(p) > 0; id.block++ {
+		data, ok := f.memory.get(id)
+		if !ok {
+			return false
+		}
+		p = p[copy(p, data):]
+	}
+	return true
+}

@@ -1,0 +1,250 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// reads is the reading of one handle.
+type reads struct {
+	fill *filling // of all handles of the file
+
+	mu     sync.Mutex
+	closed bool
+	o      *object // that the rest is about
+	seen   pattern
+	stray  []*span // ahead of strided reads
+}
+
+// readAt fills p, which lies within the object.
+func (r *reads) readAt(ctx context.Context, f *fetcher, o *object, p []byte, off int64) error {
+	stream := r.note(ctx, f, o, off, int64(len(p)))
+	fetched, err := f.readAt(ctx, o, p, off)
+	if err == nil && fetched > 0 && !stream {
+		r.fill.note(ctx, f, o)
+	}
+	return err
+}
+
+// note takes a read that is about to be done and fetches ahead of it. It says
+// whether the read belongs to a stream.
+func (r *reads) note(ctx context.Context, f *fetcher, o *object, off, n int64) bool {
+	if f.ahead.max < 2*minPiece {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	if r.o == nil || !r.o.same(o) {
+		r.dropLocked(f)
+		r.o = o
+	}
+	end := off + n
+	stream, gone := r.seen.note(off, end)
+	for _, t := range gone {
+		f.dropTrack(t)
+	}
+	if stream != nil {
+		f.follow(ctx, o, stream, off, end)
+		return true
+	}
+	next := r.seen.strided(off, end, o.size)
+	if len(next) == 0 {
+		f.drop(r.stray)
+		r.stray = nil
+	}
+	r.stray = append(running(r.stray), f.prefetch(ctx, o, next, off, end)...)
+	return false
+}
+
+// close ends what was fetched ahead for the handle.
+func (r *reads) close(f *fetcher) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.dropLocked(f)
+}
+
+func (r *reads) dropLocked(f *fetcher) {
+	for _, t := range r.seen.tracks {
+		f.dropTrack(t)
+	}
+	f.drop(r.stray)
+	r.seen, r.stray = pattern{}, nil
+}
+
+func (f *fetcher) dropTrack(t *track) {
+	f.ahead.leave(t)
+	f.drop(t.spans)
+	t.spans = nil
+}
+
+// follow fetches ahead of a stream. After an error the stream has to prove
+// itself again.
+func (f *fetcher) follow(ctx context.Context, o *object, t *track, off, end int64) {
+	if f.failed(t.spans) {
+		f.dropTrack(t)
+		*t = track{start: off, end: end}
+		return
+	}
+	t.spans = running(t.spans)
+	limit := f.ahead.share(t)
+	t.spans = append(t.spans, f.prefetch(ctx, o, t.plan(off, end, o.size, limit), off, end)...)
+}
+
+// prefetch begins to fetch what of the extents is not here. What the present
+// read, of [off, end), waits for is not behind what others wait for.
+func (f *fetcher) prefetch(ctx context.Context, o *object, next []extent, off, end int64) (begun []*span) {
+	later := backend.WithPriority(ctx, backend.ReadAhead)
+	for _, e := range next {
+		c := later
+		if e.off < end && off < e.end {
+			c = ctx
+		}
+		last := (e.end + blockSize - 1) / blockSize
+		for first := e.off / blockSize; first < last; {
+			from, to := f.missing(o, first, last)
+			if s := f.begin(c, o, from, to, true); s != nil {
+				begun = append(begun, s)
+			}
+			first = to
+		}
+	}
+	return begun
+}
+
+// running are those of the spans that have not ended.
+func running(spans []*span) []*span {
+	kept := spans[:0]
+	for _, s := range spans {
+		select {
+		case <-s.ended:
+		default:
+			kept = append(kept, s)
+		}
+	}
+	clear(spans[len(kept):])
+	return kept
+}
+
+func bytesOf(spans []*span) (n int64) {
+	for _, s := range spans {
+		n += int64(len(s.ids)) * blockSize
+	}
+	return n
+}
+
+func (f *fetcher) failed(spans []*span) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range spans {
+		if s.err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// shares divides the memory for reading ahead among the streams that read now.
+type shares struct {
+	max int64
+
+	mu   sync.Mutex
+	used map[*track]time.Time
+}
+
+// idle is after how long a stream leaves its share to the others.
+const idle = 2 * time.Second
+
+// share is how far ahead the stream may be, in bytes.
+func (s *shares) share(t *track) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.used[t] = now
+	n := int64(0)
+	for other, used := range s.used {
+		if other == t || now.Sub(used) < idle {
+			n++
+		}
+	}
+	return s.max / n
+}
+
+func (s *shares) leave(t *track) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.used, t)
+}
+
+// filling fetches a whole file when many reads at random have shown that most
+// of it will be wanted.
+type filling struct {
+	mu      sync.Mutex
+	fetched int // requests for reads of no stream
+	cancel  context.CancelFunc
+}
+
+const (
+	fillAfter = 500     // requests; and
+	fillShare = 2 << 20 // bytes of the file for each, so that a sixteenth of it is here
+	fillPiece = 4 << 20
+)
+
+// note takes that a read of no stream had to fetch.
+func (l *filling) note(ctx context.Context, f *fetcher, o *object) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fetched++
+	if l.cancel != nil || l.fetched < fillAfter || int64(l.fetched)*fillShare < o.size ||
+		f.ahead.max < 2*fillPiece || o.size > f.disk.disk.max/2 {
+		return
+	}
+	ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	f.start(func() { f.fetchAll(backend.WithPriority(ctx, backend.ReadAhead), o) })
+}
+
+// close ends it. It may begin again.
+func (l *filling) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cancel != nil {
+		l.cancel()
+	}
+	l.cancel, l.fetched = nil, 0
+}
+
+// fetchAll fetches what is missing of the object, until an error.
+func (f *fetcher) fetchAll(ctx context.Context, o *object) {
+	t := new(track)
+	defer f.dropTrack(t)
+	for off := int64(0); off < o.size; off += fillPiece {
+		for len(t.spans) > 0 && bytesOf(t.spans)+fillPiece > f.ahead.share(t) {
+			select {
+			case <-t.spans[0].ended:
+			case <-ctx.Done():
+				return
+			}
+			if f.failed(t.spans) {
+				return
+			}
+			t.spans = running(t.spans)
+		}
+		if ctx.Err() != nil || f.check() != nil {
+			return
+		}
+		t.spans = append(t.spans, f.prefetch(ctx, o, []extent{{off, min(off+fillPiece, o.size)}}, -1, -1)...)
+	}
+	for _, s := range t.spans {
+		select {
+		case <-s.ended:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
