@@ -98,8 +98,8 @@ func (c *chunks) scan() error {
 			return err
 		}
 		rel, _ := filepath.Rel(c.dir, path)
-		raw, err := hex.DecodeString(strings.Replace(rel, string(filepath.Separator), "", 1))
-		if err != nil || len(raw) != len(chunkID{}) {
+		raw, bad := hex.DecodeString(strings.Replace(rel, string(filepath.Separator), "", 1))
+		if isChunk := bad == nil && len(raw) == len(chunkID{}); !isChunk {
 			return nil
 		}
 		info, err := d.Info()
@@ -198,8 +198,8 @@ func readSums(f *os.File, size int) ([]byte, error) {
 }
 
 // read fills p, of at most diskRead bytes, from blocks, which are present, of a
-// chunk of that size on disk.
-func (c *chunks) read(id chunkID, size int, p []byte, off int) error {
+// chunk of that size on disk. It says whether they were still there, and whole.
+func (c *chunks) read(id chunkID, size int, p []byte, off int) bool {
 	from, end := off/blockSize, blocksOf(off+len(p))
 	start, stop := from*blockSize, min(end*blockSize, size)
 	buf := p
@@ -210,12 +210,12 @@ func (c *chunks) read(id chunkID, size int, p []byte, off int) error {
 	}
 	if err := c.readBlocks(id, size, buf, from); err != nil {
 		c.broken(id, err)
-		return err
+		return false
 	}
 	if &buf[0] != &p[0] {
 		copy(p, buf[off-start:])
 	}
-	return nil
+	return true
 }
 
 // readBlocks fills buf with whole blocks.

@@ -140,7 +140,7 @@ func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64) 
 	}
 	start := b*blockSize + within
 	part := p[:min(len(p), end*blockSize-start, size-start, diskRead)]
-	if f.disk.read(id.chunk, size, part, start) != nil {
+	if !f.disk.read(id.chunk, size, part, start) {
 		return 0, nil // it is not there any more
 	}
 	f.hits.Add(int64(blocksOf(within + len(part))))
@@ -380,7 +380,7 @@ func (f *fetcher) cached(o *object, p []byte, off int64) bool {
 	size, id := o.chunkLen(block), f.id(o, block)
 	first := int(id.block)
 	if all := run(first, first+blocksOf(len(p))); f.disk.present(id.chunk, size)&all == all {
-		return f.disk.read(id.chunk, size, p, first*blockSize) == nil
+		return f.disk.read(id.chunk, size, p, first*blockSize)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

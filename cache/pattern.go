@@ -2,7 +2,6 @@ package cache
 
 import (
 	"slices"
-	"time"
 )
 
 // pattern finds the streams among the reads of one handle, and says what to
@@ -26,7 +25,6 @@ type track struct {
 	ahead  int64 // up, or down, to where it was fetched
 	grown  int64 // where it was read when the window grew
 	spans  []*span
-	used   time.Time
 }
 
 // extent is a range of an object in bytes.
@@ -163,10 +161,7 @@ func (t *track) plan(off, end, size, limit int64) (next []extent) {
 	}
 	goal := min(size, at+t.window)
 	for t.ahead < size {
-		to := floor(t.ahead+piece, minPiece)
-		if to >= size {
-			to = size
-		}
+		to := min(floor(t.ahead+piece, minPiece), size)
 		if to > goal {
 			break
 		}
