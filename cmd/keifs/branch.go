@@ -18,8 +18,8 @@ import (
 	"github.com/keifs/keifs/store"
 )
 
-func branchCommand() *cobra.Command {
-	s := newSettings()
+func branchCommand(sh *shared) *cobra.Command {
+	s := newSettings(sh)
 	var url, in string
 	cmd := &cobra.Command{
 		Use:   "branch [NAME]",

@@ -37,7 +37,7 @@ func TestProbeIsRemembered(t *testing.T) {
 func TestCustomerKeyFile(t *testing.T) {
 	key := []byte("0123456789abcdef0123456789ABCDEF")
 	for name, text := range map[string]string{"plain": string(key), "base64": base64.StdEncoding.EncodeToString(key) + "\n"} {
-		s := newSettings()
+		s := newSettings(newShared())
 		s.sseCustomerKeyFile = filepath.Join(t.TempDir(), name)
 		writeFile(t, s.sseCustomerKeyFile, text)
 		if got, err := s.customerKey(); err != nil || string(got) != string(key) {

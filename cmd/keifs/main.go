@@ -20,7 +20,7 @@ func main() {
 
 // run is the whole command; it returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot(newShared())
 	args = asMount(root, args)
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -32,7 +32,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func newRoot() *cobra.Command {
+func newRoot(sh *shared) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "keifs",
 		Short: "Mount an object-store bucket as a directory; its branches are directories in it",
@@ -64,7 +64,7 @@ is not there, 5 the store cannot be reached, 6 this machine lacks something.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%w", err) })
 	root.Version = versionLine()
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(mountCommand(), umountCommand(), branchCommand(), statusCommand(), probeCommand(), versionCommand())
+	root.AddCommand(mountCommand(sh), umountCommand(), branchCommand(sh), statusCommand(), probeCommand(sh), versionCommand())
 	return root
 }
 

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func mountCommand() *cobra.Command {
-	s := newSettings()
+func mountCommand(sh *shared) *cobra.Command {
+	s := newSettings(sh)
 	var lists []string
 	var ready int
 	cmd := &cobra.Command{

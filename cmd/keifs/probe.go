@@ -12,8 +12,8 @@ import (
 	"github.com/keifs/keifs/backend"
 )
 
-func probeCommand() *cobra.Command {
-	s := newSettings()
+func probeCommand(sh *shared) *cobra.Command {
+	s := newSettings(sh)
 	cmd := &cobra.Command{
 		Use:   "probe STORE",
 		Short: "Find out what a bucket can and cannot do",

@@ -10,7 +10,8 @@ import (
 // configuration file have in common. The flag set is the only list of them:
 // names, kinds, defaults and help come from it everywhere.
 type settings struct {
-	flags *pflag.FlagSet
+	flags  *pflag.FlagSet
+	shared *shared
 
 	config string
 
@@ -36,8 +37,9 @@ type settings struct {
 	debugFuse  bool
 }
 
-func newSettings() *settings {
+func newSettings(sh *shared) *settings {
 	s := &settings{
+		shared:    sh,
 		umask:     0o022,
 		sse:       choice{words: []string{"AES256", "aws:kms", "aws:kms:dsse"}},
 		conflict:  oneOf("keep-both", "fail", "overwrite"),

@@ -20,7 +20,7 @@ func layered(t *testing.T, option string, flags []string, o string, env map[stri
 	if file != "" {
 		writeFile(t, filepath.Join(dir, "keifs", "config.toml"), file)
 	}
-	s := newSettings()
+	s := newSettings(newShared())
 	if err := s.flags.Parse(flags); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestEveryOptionFromEveryLayer(t *testing.T) {
 		"bool": "true", "duration": "5m0s", "size": "3MiB", "mask": "027", "id": "1234",
 		"keep-both|fail|overwrite": "fail", "on|off": "off", "AES256|aws:kms|aws:kms:dsse": "aws:kms", "info|debug|warn|error": "debug", "string": "text",
 	}
-	newSettings().flags.VisitAll(func(f *pflag.Flag) {
+	newSettings(newShared()).flags.VisitAll(func(f *pflag.Flag) {
 		if f.Name == "config" {
 			return
 		}
@@ -150,7 +150,7 @@ func TestMountOptions(t *testing.T) {
 			"allow-other": "true", "uid": "1000", "endpoint": "http://[::1]:9000/?a=b"}, nil},
 		{" metadata-ttl=5s, ", map[string]string{"metadata-ttl": "5s"}, nil},
 	} {
-		got, err := newSettings().parseMountOptions([]string{c.o})
+		got, err := newSettings(newShared()).parseMountOptions([]string{c.o})
 		if err != nil || !maps.Equal(got.values, c.want) || !slices.Equal(got.flags, c.flags) {
 			t.Errorf("-o %s: %v, %v", c.o, got, err)
 		}
@@ -174,7 +174,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestFstabForm(t *testing.T) {
-	root := newRoot()
+	root := newRoot(newShared())
 	for _, c := range []struct{ in, want string }{
 		{"s3://b /mnt -o rw,allow_other", "mount s3://b /mnt -o rw,allow_other"},
 		{"/data /mnt -o rw", "mount /data /mnt -o rw"},
@@ -229,7 +229,7 @@ func TestREADMEHasEveryOption(t *testing.T) {
 		got = append(got, strings.Join(m[1:], " | "))
 	}
 	var want []string
-	newSettings().flags.VisitAll(func(f *pflag.Flag) {
+	newSettings(newShared()).flags.VisitAll(func(f *pflag.Flag) {
 		_, usage := pflag.UnquoteUsage(f)
 		def := ""
 		if f.DefValue != "" && f.DefValue != "false" {

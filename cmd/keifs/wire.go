@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -23,12 +24,22 @@ import (
 // preflightTimeout bounds the first question to a store: who mounts waits for it.
 const preflightTimeout = 15 * time.Second
 
+// shared is what all stores of this process share, however many it opens: one
+// bound on their requests, one pool of connections. It is made once.
+type shared struct {
+	sched     *sched.Scheduler
+	transport http.RoundTripper
+}
+
+func newShared() *shared {
+	return &shared{sched.New(sched.Options{}), s3.NewTransport()}
+}
+
 // remote is an open store, and what its requests pass on their way.
 type remote struct {
-	name  string // canonical URL
-	sched *sched.Scheduler
-	back  backend.Backend
-	log   *slog.Logger
+	name string // canonical URL
+	back backend.Backend
+	log  *slog.Logger
 }
 
 // openRemote opens the store of a URL. Providers ask it one question on the
@@ -50,8 +61,8 @@ func (s *settings) openRemote(ctx context.Context, url string, log *slog.Logger)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}
-	r := &remote{name: opened.Backend.Name(), sched: sched.New(sched.Options{}), log: log}
-	r.back = retry.Wrap(r.sched.Wrap(opened.Backend, opened.Host), retry.Options{Logger: log})
+	r := &remote{name: opened.Backend.Name(), log: log}
+	r.back = retry.Wrap(s.shared.sched.Wrap(opened.Backend, opened.Host), retry.Options{Logger: log})
 	return r, nil
 }
 
@@ -71,7 +82,7 @@ func (s *settings) providers(log *slog.Logger) (all.Options, error) {
 		Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
 		Anonymous: s.anonymous, RequesterPays: s.requesterPays,
 		StorageClass: s.storageClass, SSE: s.sse.value, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
-		Transport: s3.NewTransport(), Logger: log,
+		Transport: s.shared.transport, Logger: log,
 	}}
 	if f := s.flags.Lookup("path-style"); f.Changed {
 		o.S3.PathStyle = &s.pathStyle
@@ -251,7 +262,7 @@ func (st *stack) status() (out stackStatus) {
 			Entries: c.Entries, OpenFiles: c.OpenFiles,
 		}
 	}
-	s := st.sched.Stats()
+	s := st.shared.sched.Stats()
 	out.Scheduler = schedulerStatus{Slots: s.Slots, InFlight: s.InFlight, Hosts: map[string]hostStatus{}}
 	for _, n := range s.Waiting {
 		out.Scheduler.Waiting += n
