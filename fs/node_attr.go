@@ -87,10 +87,26 @@ func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut
 	defer done()
 	e, err := n.entry(ctx)
 	if err != nil {
-		return n.errno("getattr", err)
+		var known bool
+		if e, known = n.lastDir(); !known {
+			return n.errno("getattr", err)
+		}
 	}
 	n.fill(e, &out.Attr)
 	return 0
+}
+
+// lastDir is what was last seen of a directory that was removed or replaced
+// here. Who still has it open, or works in it, may ask for its attributes.
+func (n *node) lastDir() (store.Entry, bool) {
+	if !n.IsDir() || !n.m.places.isGone(n) {
+		return store.Entry{}, false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return store.Entry{Attr: store.Attr{
+		Mode: n.attr.mode, UID: n.attr.uid, GID: n.attr.gid, Mtime: n.told.mtime,
+	}}, n.attr.mode != 0
 }
 
 // entry returns what n is: by an open handle, whose lineage it is, or else by its name.
