@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +44,23 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+// lookAtSources stats every source of the command, which the tests do not
+// import: "go test" notes what a test (not TestMain) looks at, and so does not
+// take an old result for a new one.
+var lookAtSources = sync.OnceValue(func() error {
+	return filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == ".git":
+			return fs.SkipDir
+		case filepath.Ext(path) == ".go" || d.Name() == "go.mod" || d.Name() == "go.sum":
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+})
+
 // host is one machine as far as keifs can see: a home, caches and credentials
 // of its own. Two hosts on one bucket share nothing but the bucket.
 type host struct {
@@ -52,6 +71,9 @@ type host struct {
 
 func newHost(t testing.TB, env ...string) *host {
 	t.Helper()
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	h := &host{t: t, dir: dir, env: append(os.Environ(),
 		"HOME="+dir,
