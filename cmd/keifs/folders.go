@@ -34,8 +34,7 @@ func xdg(variable, below string) string {
 	return filepath.Join(home, below)
 }
 
-// shortName is a file name for something with a long one: the end of path for
-// people, and a hash of all parts.
+// shortName is a file name for something with a long one: a hash of its parts.
 func shortName(parts ...string) string {
 	h := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return hex.EncodeToString(h[:8])

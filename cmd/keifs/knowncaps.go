@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -39,8 +40,10 @@ func (k knownCaps) load() *backend.Caps {
 		return nil
 	}
 	var r capsRecord
-	age := func() time.Duration { return time.Since(r.Probed) }
-	if json.Unmarshal(data, &r) != nil || r.Store != k.store || age() < 0 || age() > capsAge {
+	if json.Unmarshal(data, &r) != nil || r.Store != k.store {
+		return nil
+	}
+	if age := time.Since(r.Probed); age < 0 || age > capsAge {
 		return nil
 	}
 	return &r.Caps
@@ -48,31 +51,30 @@ func (k knownCaps) load() *backend.Caps {
 
 // save remembers caps. It is of no consequence where it fails.
 func (k knownCaps) save(caps backend.Caps) {
-	err := func() error {
-		data, err := json.Marshal(capsRecord{k.store, time.Now(), caps})
-		if err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Dir(k.path()), 0o700); err != nil {
-			return err
-		}
-		// Several mounts may do this at once: each has a file of its own
-		// until the rename.
-		f, err := os.CreateTemp(filepath.Dir(k.path()), "new-")
-		if err != nil {
-			return err
-		}
-		defer os.Remove(f.Name())
-		if _, err := f.Write(data); err != nil {
-			f.Close()
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		return os.Rename(f.Name(), k.path())
-	}()
-	if err != nil {
+	if err := k.write(capsRecord{k.store, time.Now(), caps}); err != nil {
 		k.log.Debug("what the probe saw is not remembered", "store", k.store, "err", err)
 	}
+}
+
+func (k knownCaps) write(r capsRecord) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(k.path())
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	// Several mounts may do this at once: each has a file of its own until
+	// the rename.
+	f, err := os.CreateTemp(dir, "new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), k.path())
 }
