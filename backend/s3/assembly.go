@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/httpio"
 )
 
 // Assemble begins a multipart upload. It declares no checksum algorithm:
@@ -20,11 +21,11 @@ func (b *bucket) Assemble(ctx context.Context, key string, opts backend.PutOptio
 		return nil, err
 	}
 	if opts.ContentType == "" {
-		opts.ContentType = defaultType
+		opts.ContentType = httpio.DefaultType
 	}
 	opts.Metadata = cloned(opts.Metadata)
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	out, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &b.name, Key: b.full(key), Metadata: opts.Metadata, ContentType: &opts.ContentType,
 		StorageClass: b.class, ServerSideEncryption: b.sse, SSEKMSKeyId: b.kmsKey,
@@ -60,14 +61,14 @@ func (a *assembly) PutPart(ctx context.Context, number int, src backend.Source) 
 	}
 	b := a.b
 	ctx, w := b.watch(ctx)
-	defer w.stop()
-	body := b.upload(w, src)
+	defer w.Stop()
+	body := w.Upload(src)
 	out, err := b.client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, PartNumber: aws.Int32(int32(number)),
 		Body: body, ContentLength: aws.Int64(src.Size()),
 		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
 	}, unsigned)
-	if srcErr := body.end(); srcErr != nil && err != nil && ctx.Err() == nil {
+	if srcErr := body.End(); srcErr != nil && err != nil && ctx.Err() == nil {
 		return fmt.Errorf("putpart %s: source: %w", a.key, srcErr)
 	}
 	if err != nil {
@@ -89,7 +90,7 @@ func (a *assembly) CopyPart(ctx context.Context, number int, key, etag string, o
 	}
 	b := a.b
 	ctx, w := b.watchLong(ctx)
-	defer w.stop()
+	defer w.Stop()
 	out, err := b.client.UploadPartCopy(ctx, &s3.UploadPartCopyInput{
 		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, PartNumber: aws.Int32(int32(number)),
 		CopySource: b.copySource(key), CopySourceIfMatch: ifMatch(etag),
@@ -148,7 +149,7 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 	}
 	b := a.b
 	ctx, w := b.watchLong(ctx)
-	defer w.stop()
+	defer w.Stop()
 	out, err := b.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		IfMatch: ifMatch(a.opts.Cond.IfMatch), IfNoneMatch: ifNoneMatch(a.opts.Cond),
@@ -170,7 +171,7 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 func (a *assembly) Abort(ctx context.Context) error {
 	b := a.b
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload})
 	if err = b.fail(ctx, "abort", a.key, err); errors.Is(err, backend.ErrNotExist) {
 		return nil

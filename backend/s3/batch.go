@@ -44,7 +44,7 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 		return errs, nil
 	}
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
 		Bucket: &b.name, Delete: &types.Delete{Objects: objects, Quiet: aws.Bool(true)},
 	}, contentMD5)

@@ -52,7 +52,7 @@ func (b *bucket) connect(ctx context.Context, opts *Options) error {
 			Bucket: &b.name, Prefix: &b.prefix, MaxKeys: aws.Int32(1), EncodingType: types.EncodingTypeUrl,
 		})
 		err = b.fail(ctx, "open", b.name, err)
-		w.stop()
+		w.Stop()
 		if err == nil {
 			b.encodes = out.EncodingType == types.EncodingTypeUrl
 			return nil
@@ -133,7 +133,7 @@ func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
 // findRegion asks Amazon where the bucket is. It needs no credentials.
 func (b *bucket) findRegion(ctx context.Context, cfg aws.Config, opts *Options) (string, error) {
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	cfg.Credentials = aws.AnonymousCredentials{}
 	out, err := newClient(cfg, opts, anyRegion).HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
 	if err == nil {

@@ -54,7 +54,7 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 		}
 	}
 	req, w := b.watchLong(ctx)
-	defer w.stop()
+	defer w.Stop()
 	out, err := b.client.CopyObject(req, in)
 	if a := answerOf(err); a != nil && a.code == "DirectoryObjectContainsData" {
 		return b.copyMarker(ctx, src, dst, opts) // versitygw cannot copy them

@@ -2,10 +2,8 @@ package s3
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/httpio"
 )
 
 const clockSkew = "RequestTimeTooSkewed"
@@ -54,11 +53,8 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		if cause := context.Cause(ctx); cause == errStalled {
-			return backend.Fail(op, key, backend.ErrTransient, cause)
-		}
-		return fmt.Errorf("%s %s: %w", op, key, ctx.Err())
+	if ended := httpio.Ended(ctx, op, key); ended != nil {
+		return ended
 	}
 	switch {
 	case errors.Is(err, errNoCredentials):
@@ -78,22 +74,10 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 	}
 	sent, ok := errors.AsType[*url.Error](err)
 	if !ok {
-		return backend.Fail(op, key, backend.ErrInvalid, words(err)) // refused before it was sent
+		return backend.Fail(op, key, backend.ErrInvalid, httpio.Words(err)) // refused before it was sent
 	}
-	kind := backend.ErrTransient
-	if unreachable(sent.Err) {
-		kind = backend.ErrUnreachable
-	}
-	// The host is enough: the whole address of the request helps nobody.
-	if u, parseErr := url.Parse(sent.URL); parseErr == nil {
-		return backend.Fail(op, key, kind, fmt.Errorf("%s://%s: %v", u.Scheme, u.Host, sent.Err))
-	}
-	return backend.Fail(op, key, kind, words(sent.Err))
+	return httpio.Unanswered(op, key, sent)
 }
-
-// words is what an error says, without being it: that a connection timed out
-// must not read as if the caller's context had, nor a cut answer as a short source.
-func words(err error) error { return errors.New(err.Error()) }
 
 // credentialsText keeps the outermost and the innermost words of the chain of
 // credential providers, which tells of each of its layers.
@@ -117,20 +101,6 @@ func credentialsText(err error) error {
 		return outer
 	}
 	return fmt.Errorf("%w (%v)", outer, inner)
-}
-
-// unreachable says whether there was no connection at all.
-func unreachable(err error) bool {
-	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "dial" || op.Op == "proxyconnect") {
-		return true
-	}
-	return errors.Is(err, http.ErrSchemeMismatch) || is[*net.DNSError](err) || is[tls.RecordHeaderError](err) ||
-		is[tls.AlertError](err) || is[*tls.CertificateVerificationError](err)
-}
-
-func is[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
 }
 
 // answerOf is what the store answered; nil where it did not.

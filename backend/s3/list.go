@@ -34,7 +34,7 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 		in.Delimiter = aws.String("/")
 	}
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	var body string
 	if _, err := b.client.ListObjectsV2(ctx, in, capture(&body)); err != nil {
 		return backend.Page{}, b.fail(ctx, "list", opts.Prefix, err)
@@ -74,7 +74,7 @@ func (b *bucket) VersionsPage(ctx context.Context, opts backend.ListOptions) (ba
 		in.KeyMarker, in.VersionIdMarker = &key, optional(version)
 	}
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	var body string
 	if _, err := b.client.ListObjectVersions(ctx, in, capture(&body)); err != nil {
 		return backend.VersionsPage{}, b.fail(ctx, "versions", opts.Prefix, err)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,9 +19,8 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/httpio"
 )
-
-const defaultType = "application/octet-stream"
 
 func (b *bucket) Stat(ctx context.Context, key string) (backend.Info, error) {
 	if err := b.checkKey("stat", key); err != nil {
@@ -39,7 +37,7 @@ func (b *bucket) Stat(ctx context.Context, key string) (backend.Info, error) {
 // that it takes a GET to learn what is wrong with the credentials or the key.
 func (b *bucket) head(ctx context.Context, op, key string, opts backend.GetOptions) (*s3.HeadObjectOutput, error) {
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{
 		Bucket: &b.name, Key: b.full(key), IfMatch: ifMatch(opts.IfMatch), VersionId: optional(opts.VersionID),
 		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
@@ -103,7 +101,7 @@ func (b *bucket) Get(ctx context.Context, key string, opts backend.GetOptions, f
 		in.ChecksumMode = types.ChecksumModeEnabled // of the whole, where the store knows one
 	}
 	req, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	out, err := b.client.GetObject(req, in)
 	if a := answerOf(err); a != nil && a.status == http.StatusRequestedRangeNotSatisfiable {
 		return b.getNothing(ctx, key, opts, fn)
@@ -111,15 +109,17 @@ func (b *bucket) Get(ctx context.Context, key string, opts backend.GetOptions, f
 	if err != nil {
 		return b.failVersion(req, "get", key, opts.VersionID, err)
 	}
-	w.pause()
+	w.Pause()
 	defer out.Body.Close()
 	info := backend.Info{
 		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: unquote(out.ETag), ModTime: aws.ToTime(out.LastModified),
 		VersionID: b.version(out.VersionId), Metadata: told(out.Metadata), ContentType: aws.ToString(out.ContentType),
 	}
-	body := &body{b: b, ctx: req, w: w, key: key, r: out.Body, left: info.Size}
+	body := &httpio.Body{Watch: w, Key: key, Reader: out.Body, Left: info.Size, Fail: func(err error) error {
+		return b.failBody(req, key, err)
+	}}
 	if in.Range != nil {
-		if info.Size, err = body.cut(opts, out.ContentRange); err != nil {
+		if info.Size, err = body.Cut(opts, aws.ToString(out.ContentRange)); err != nil {
 			return err
 		}
 	}
@@ -140,74 +140,15 @@ func (b *bucket) getNothing(ctx context.Context, key string, opts backend.GetOpt
 	return fn(info, strings.NewReader(""))
 }
 
-// body is what a callback reads.
-type body struct {
-	b    *bucket
-	ctx  context.Context // of the request
-	w    *watch
-	key  string
-	r    io.Reader
-	left int64 // bytes to come
-	err  error // stays
-}
-
-// cut prepares the body for a range, and returns the size of the object.
-func (r *body) cut(opts backend.GetOptions, contentRange *string) (int64, error) {
-	if contentRange == nil { // the server sends the whole object
-		size := r.left
-		if _, err := io.CopyN(io.Discard, r, min(opts.Offset, size)); err != nil {
-			return 0, err
-		}
-		if opts.Length > 0 && opts.Length < r.left {
-			r.r, r.left = io.LimitReader(r.r, opts.Length), opts.Length
-		}
-		return size, nil
-	}
-	span, total, _ := strings.Cut(strings.TrimPrefix(*contentRange, "bytes "), "/")
-	first, _, _ := strings.Cut(span, "-")
-	from, err1 := strconv.ParseInt(first, 10, 64)
-	size, err2 := strconv.ParseInt(total, 10, 64)
-	want := size - opts.Offset
-	if opts.Length > 0 {
-		want = min(want, opts.Length)
-	}
-	if err1 != nil || err2 != nil || from != opts.Offset || r.left != want {
-		return 0, backend.Fail("get", r.key, backend.ErrCorrupt,
-			fmt.Errorf("asked for %d+%d, got %d bytes as %q", opts.Offset, opts.Length, r.left, *contentRange))
-	}
-	return size, nil
-}
-
-func (r *body) Read(p []byte) (int, error) {
-	if r.err != nil || len(p) == 0 {
-		return 0, r.err
-	}
-	r.w.progress()
-	n, err := r.r.Read(p)
-	r.w.pause()
-	r.left -= int64(n)
-	switch {
-	case err == nil:
-		return n, nil
-	case err == io.EOF && r.left == 0:
-		r.err = err
-	case err == io.EOF:
-		r.err = r.b.failBody(r.ctx, r.key, fmt.Errorf("the body ends %d bytes early", r.left))
-	default:
-		r.err = r.b.failBody(r.ctx, r.key, err)
-	}
-	return n, r.err
-}
-
 func (b *bucket) failBody(ctx context.Context, key string, err error) error {
 	if ctx.Err() != nil {
 		return b.fail(ctx, "get", key, err)
 	}
 	// The SDK has no type for it.
 	if strings.HasPrefix(err.Error(), "checksum did not match") {
-		return backend.Fail("get", key, backend.ErrCorrupt, words(err))
+		return backend.Fail("get", key, backend.ErrCorrupt, httpio.Words(err))
 	}
-	return backend.Fail("get", key, backend.ErrTransient, words(err))
+	return backend.Fail("get", key, backend.ErrTransient, httpio.Words(err))
 }
 
 func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {
@@ -215,11 +156,11 @@ func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts b
 		return backend.Info{}, err
 	}
 	if opts.ContentType == "" {
-		opts.ContentType = defaultType
+		opts.ContentType = httpio.DefaultType
 	}
 	ctx, w := b.watch(ctx)
-	defer w.stop()
-	body := b.upload(w, src)
+	defer w.Stop()
+	body := w.Upload(src)
 	out, err := b.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &b.name, Key: b.full(key), Body: body, ContentLength: aws.Int64(src.Size()),
 		IfMatch: ifMatch(opts.Cond.IfMatch), IfNoneMatch: ifNoneMatch(opts.Cond),
@@ -231,7 +172,7 @@ func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts b
 			o.ContinueHeaderThresholdBytes = 4 << 20 // it may be refused before the body is sent
 		}
 	})
-	if srcErr := body.end(); srcErr != nil && err != nil && ctx.Err() == nil {
+	if srcErr := body.End(); srcErr != nil && err != nil && ctx.Err() == nil {
 		return backend.Info{}, fmt.Errorf("put %s: source: %w", key, srcErr)
 	}
 	if err != nil {
@@ -302,7 +243,7 @@ func (b *bucket) Delete(ctx context.Context, key string, cond backend.Cond) erro
 	}
 	// Some servers answer to a condition on what is not there that it is gone.
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: b.full(key), IfMatch: ifMatch(cond.IfMatch)})
 	err = b.fail(ctx, "delete", key, err)
 	if cond.IfMatch == "" && errors.Is(err, backend.ErrNotExist) {

@@ -27,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/httpio"
 )
 
 // Options says where the bucket is and how it is used. Bucket is needed; the
@@ -55,7 +56,7 @@ type Options struct {
 	// on copies.
 	Caps func(*backend.Caps)
 
-	// Transport carries the requests; nil is one of [NewTransport] that ends
+	// Transport carries the requests; nil is one of [httpio.NewTransport] that ends
 	// with the backend. Share one between all backends of a process.
 	Transport http.RoundTripper
 
@@ -68,19 +69,6 @@ type Options struct {
 }
 
 const maxKey = 1024 // bytes
-
-// NewTransport returns a transport whose connection pool is large enough for
-// many requests at once, to one host or to several.
-func NewTransport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.MaxIdleConns = 0
-	t.MaxIdleConnsPerHost = 256
-	t.DisableCompression = true // a body is what is stored
-	// Many connections carry more than one with many streams.
-	t.Protocols = new(http.Protocols)
-	t.Protocols.SetHTTP1(true)
-	return t
-}
 
 // bucket is the provider.
 type bucket struct {
@@ -132,7 +120,7 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	if opts.Transport == nil {
-		b.own = NewTransport()
+		b.own = httpio.NewTransport()
 		opts.Transport = b.own
 	}
 	if err := b.connect(ctx, &opts); err != nil {
@@ -187,7 +175,7 @@ func (o *Options) check() error {
 // versioned says whether the bucket keeps versions, as far as we may know.
 func (b *bucket) versioned(ctx context.Context) bool {
 	ctx, w := b.watch(ctx)
-	defer w.stop()
+	defer w.Stop()
 	out, err := b.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &b.name})
 	if err != nil {
 		b.log.Debug("the bucket does not tell whether it keeps versions", "bucket", b.name, "err", err)
@@ -204,6 +192,16 @@ func (b *bucket) Close() error {
 		b.own.CloseIdleConnections()
 	}
 	return nil
+}
+
+// watch returns the context of a request, and what watches it.
+func (b *bucket) watch(ctx context.Context) (context.Context, *httpio.Watch) {
+	return httpio.NewWatch(ctx, b.timeout)
+}
+
+// watchLong is for requests whose answer waits for the server to move data.
+func (b *bucket) watchLong(ctx context.Context) (context.Context, *httpio.Watch) {
+	return httpio.NewWatch(ctx, 10*b.timeout)
 }
 
 // full is the key in the bucket.

@@ -14,6 +14,7 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/httpio"
 	"github.com/keifs/keifs/backend/s3"
 	"github.com/keifs/keifs/test/versitygw"
 )
@@ -74,7 +75,7 @@ func TestConditionalDeleteOnARealServer(t *testing.T) {
 // replace a whole one: this server takes what came for all there is, unless
 // the signature covers the body.
 func TestCutUploadStoresNothing(t *testing.T) {
-	transport := s3.NewTransport()
+	transport := httpio.NewTransport()
 	var limit atomic.Int64 // of bytes that one connection sends; 0 is none
 	var dialer net.Dialer
 	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -15,7 +15,7 @@ type settings struct {
 
 	config string
 
-	endpoint, region, profile           string
+	endpoint, region, profile, keyFile  string
 	pathStyle, anonymous, requesterPays bool
 	storageClass, sseKMSKeyID           string
 	sse                                 choice
@@ -54,6 +54,7 @@ func newSettings(sh *shared) *settings {
 	f.StringVar(&s.endpoint, "endpoint", "", "`URL` of the S3 endpoint, for stores that are not AWS")
 	f.StringVar(&s.region, "region", "", "`region` of the bucket (default: that of the AWS configuration)")
 	f.StringVar(&s.profile, "profile", "", "`profile` of the AWS configuration")
+	f.StringVar(&s.keyFile, "key-file", "", "`file` with the key to the store: a service account's JSON for gs://, an account's key for az://, a zone's password for bunny://")
 	f.BoolVar(&s.pathStyle, "path-style", false, "address buckets as endpoint/bucket (default with --endpoint)")
 	f.BoolVar(&s.anonymous, "anonymous", false, "sign nothing: for public buckets")
 	f.BoolVar(&s.requesterPays, "requester-pays", false, "pay for the requests to somebody else's bucket")
@@ -88,7 +89,7 @@ func (s *settings) storeFlags() *pflag.FlagSet {
 	some := pflag.NewFlagSet("store", pflag.ContinueOnError)
 	some.SortFlags = false
 	for _, name := range []string{
-		"config", "endpoint", "region", "profile", "path-style", "anonymous", "requester-pays",
+		"config", "endpoint", "region", "profile", "key-file", "path-style", "anonymous", "requester-pays",
 		"storage-class", "sse", "sse-kms-key-id", "sse-customer-key-file",
 	} {
 		some.AddFlag(s.flags.Lookup(name))

@@ -2,19 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/all"
+	"github.com/keifs/keifs/backend/httpio"
 	"github.com/keifs/keifs/backend/retry"
-	"github.com/keifs/keifs/backend/s3"
 	"github.com/keifs/keifs/backend/sched"
 	"github.com/keifs/keifs/cache"
 	"github.com/keifs/keifs/fs"
@@ -32,7 +30,7 @@ type shared struct {
 }
 
 func newShared() *shared {
-	return &shared{sched.New(sched.Options{}), s3.NewTransport()}
+	return &shared{sched.New(sched.Options{}), httpio.NewTransport()}
 }
 
 // remote is an open store, and what its requests pass on their way.
@@ -70,43 +68,6 @@ func (r *remote) close() {
 	if err := r.back.Close(); err != nil {
 		r.log.Debug("store closed", "err", err)
 	}
-}
-
-// providers are the options of the providers.
-func (s *settings) providers(log *slog.Logger) (all.Options, error) {
-	customerKey, err := s.customerKey()
-	if err != nil {
-		return all.Options{}, err
-	}
-	o := all.Options{S3: s3.Options{
-		Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
-		Anonymous: s.anonymous, RequesterPays: s.requesterPays,
-		StorageClass: s.storageClass, SSE: s.sse.value, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
-		Transport: s.shared.transport, Logger: log,
-	}}
-	if f := s.flags.Lookup("path-style"); f.Changed {
-		o.S3.PathStyle = &s.pathStyle
-	}
-	return o, nil
-}
-
-// customerKey reads the file of --sse-customer-key-file: a file, since what is
-// on a command line or in the environment is seen by others.
-func (s *settings) customerKey() ([]byte, error) {
-	if s.sseCustomerKeyFile == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(s.sseCustomerKeyFile)
-	if err != nil {
-		return nil, usageError("--sse-customer-key-file: %w", err)
-	}
-	if key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text))); err == nil && len(key) == 32 {
-		return key, nil
-	}
-	if len(text) != 32 {
-		return nil, usageError("--sse-customer-key-file: %s must hold 32 bytes, as they are or in base64", s.sseCustomerKeyFile)
-	}
-	return text, nil
 }
 
 // storeOptions are the options of the store for who runs this process.

@@ -27,7 +27,8 @@ func Keifs() Rules {
 			"backend/backendtest": {"backend"},
 			"backend/mem":         {"backend"},
 			"backend/file":        {"backend", unix},
-			"backend/s3":          {"backend", aws},
+			"backend/httpio":      {"backend"},
+			"backend/s3":          {"backend", "backend/httpio", aws},
 			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3"},
 
 			"store":           {"backend"},
@@ -37,7 +38,7 @@ func Keifs() Rules {
 			"fs":    {"backend", "store", fuse, unix},
 
 			"cmd/keifs": {
-				"backend", "backend/all", "backend/file", "backend/s3", "backend/retry", "backend/sched",
+				"backend", "backend/all", "backend/file", "backend/s3", "backend/httpio", "backend/retry", "backend/sched",
 				"store", "cache", "fs", cobra, toml, unix, group,
 			},
 

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"encoding/base64"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/keifs/keifs/backend/all"
+	"github.com/keifs/keifs/backend/s3"
+)
+
+// providers are the options of the providers, of which the URL chooses one. A
+// setting that several have has one flag; all share one pool of connections.
+func (s *settings) providers(log *slog.Logger) (all.Options, error) {
+	customerKey, err := s.customerKey()
+	if err != nil {
+		return all.Options{}, err
+	}
+	o := all.Options{S3: s3.Options{
+		Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
+		Anonymous: s.anonymous, RequesterPays: s.requesterPays,
+		StorageClass: s.storageClass, SSE: s.sse.value, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
+		Transport: s.shared.transport, Logger: log,
+	}}
+	if f := s.flags.Lookup("path-style"); f.Changed {
+		o.S3.PathStyle = &s.pathStyle
+	}
+	return o, nil
+}
+
+// key reads the file of --key-file: a file, since what is on a command line or
+// in the environment is seen by others. It is nil without.
+func (s *settings) key() ([]byte, error) {
+	if s.keyFile == "" {
+		return nil, nil
+	}
+	key, err := os.ReadFile(s.keyFile)
+	if err != nil {
+		return nil, usageError("--key-file: %w", err)
+	}
+	if len(key) == 0 {
+		return nil, usageError("--key-file: %s is empty", s.keyFile)
+	}
+	return key, nil
+}
+
+// customerKey reads the file of --sse-customer-key-file.
+func (s *settings) customerKey() ([]byte, error) {
+	if s.sseCustomerKeyFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(s.sseCustomerKeyFile)
+	if err != nil {
+		return nil, usageError("--sse-customer-key-file: %w", err)
+	}
+	if key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text))); err == nil && len(key) == 32 {
+		return key, nil
+	}
+	if len(text) != 32 {
+		return nil, usageError("--sse-customer-key-file: %s must hold 32 bytes, as they are or in base64", s.sseCustomerKeyFile)
+	}
+	return text, nil
+}
