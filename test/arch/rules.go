@@ -34,8 +34,10 @@ func Keifs() Rules {
 			"store":           {"backend"},
 			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store"},
 
-			"cache": {"backend", "store", lru, group, unix},
-			"fs":    {"backend", "store", fuse, unix},
+			"cache":         {"backend", "cache/journal", "store", lru, group, unix},
+			"cache/journal": {unix},
+
+			"fs": {"backend", "store", fuse, unix},
 
 			"cmd/keifs": {
 				"backend", "backend/all", "backend/file", "backend/s3", "backend/httpio", "backend/retry", "backend/sched",
