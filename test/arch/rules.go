@@ -47,7 +47,8 @@ func Keifs() Rules {
 			// What serves only tests may see more, and nobody above sees it.
 			"test/arch":      nil,
 			"test/need":      nil,
-			"test/versitygw": {"test/need", aws},
+			"test/server":    {aws},
+			"test/versitygw": {"test/server"},
 			"test/e2e":       {"backend", "backend/s3", "test/need", "test/versitygw", unix},
 		},
 		Std: map[string]string{
@@ -64,7 +65,7 @@ func Keifs() Rules {
 		// fs/errno.go makes errno values; the others work on a local disk, or
 		// with mounts and processes, and understand those they get.
 		Errno:       []string{"fs/errno.go", "backend/file/", "cache/", "cmd/keifs/"},
-		Pauses:      []string{"test/versitygw/versitygw.go", "backend/s3/errors_test.go"},
+		Pauses:      []string{"test/server/server.go", "backend/s3/errors_test.go"},
 		TestFolders: []string{"test/", "backend/backendtest/", "store/storetest/"},
 	}
 }

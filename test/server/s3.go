@@ -1,10 +1,12 @@
-package versitygw
+package server
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,27 +27,51 @@ type Object struct {
 	Metadata    map[string]string // names in lower case
 }
 
-func (s *Server) newClient() *s3.Client {
-	return s3.New(s3.Options{
+// S3 is an S3 server, and reaches its objects past keifs.
+type S3 struct {
+	*Process
+	Endpoint  string // http://127.0.0.1:PORT
+	Region    string
+	AccessKey string
+	SecretKey string
+
+	client *s3.Client
+}
+
+// The keys of every S3 server here, for its command and its clients.
+const (
+	S3Region    = "us-east-1"
+	S3AccessKey = "test-access-key"
+	S3SecretKey = "test-secret-key"
+)
+
+// NewS3 is an S3 server that runs.
+func NewS3(p *Process) *S3 {
+	s := &S3{Process: p, Endpoint: "http://" + p.Addr, Region: S3Region, AccessKey: S3AccessKey, SecretKey: S3SecretKey}
+	s.client = s3.New(s3.Options{
 		BaseEndpoint: aws.String(s.Endpoint),
 		Region:       s.Region,
 		Credentials:  credentials.NewStaticCredentialsProvider(s.AccessKey, s.SecretKey, ""),
 		UsePathStyle: true,
 	})
+	return s
 }
 
 // Client returns a plain S3 client, for what the methods here do not have.
-func (s *Server) Client() *s3.Client { return s.client }
+func (s *S3) Client() *s3.Client { return s.client }
 
-func (s *Server) makeBucket(t testing.TB, name string) {
+// MakeBucket makes an empty bucket of a new name. It ends with the server.
+func (s *S3) MakeBucket(t testing.TB) string {
 	t.Helper()
+	name := "test-" + strings.ToLower(rand.Text()[:12])
 	if _, err := s.client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
 		t.Fatal(err)
 	}
+	return name
 }
 
 // EnableVersioning makes the bucket keep versions.
-func (s *Server) EnableVersioning(t testing.TB, bucket string) {
+func (s *S3) EnableVersioning(t testing.TB, bucket string) {
 	t.Helper()
 	_, err := s.client.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{
 		Bucket:                  &bucket,
@@ -57,13 +83,13 @@ func (s *Server) EnableVersioning(t testing.TB, bucket string) {
 }
 
 // Put stores an object as another tool would, and returns its ETag.
-func (s *Server) Put(t testing.TB, bucket, key string, data []byte) string {
+func (s *S3) Put(t testing.TB, bucket, key string, data []byte) string {
 	t.Helper()
 	return s.PutMetadata(t, bucket, key, data, nil)
 }
 
 // PutMetadata is Put with user metadata.
-func (s *Server) PutMetadata(t testing.TB, bucket, key string, data []byte, metadata map[string]string) string {
+func (s *S3) PutMetadata(t testing.TB, bucket, key string, data []byte, metadata map[string]string) string {
 	t.Helper()
 	out, err := s.client.PutObject(t.Context(), &s3.PutObjectInput{
 		Bucket: &bucket, Key: &key, Body: bytes.NewReader(data), Metadata: metadata,
@@ -75,7 +101,7 @@ func (s *Server) PutMetadata(t testing.TB, bucket, key string, data []byte, meta
 }
 
 // Get returns the content of an object that must be there.
-func (s *Server) Get(t testing.TB, bucket, key string) []byte {
+func (s *S3) Get(t testing.TB, bucket, key string) []byte {
 	t.Helper()
 	data, found := s.TryGet(t, bucket, key)
 	if !found {
@@ -85,7 +111,7 @@ func (s *Server) Get(t testing.TB, bucket, key string) []byte {
 }
 
 // TryGet returns the content of an object, and whether it is there.
-func (s *Server) TryGet(t testing.TB, bucket, key string) ([]byte, bool) {
+func (s *S3) TryGet(t testing.TB, bucket, key string) ([]byte, bool) {
 	t.Helper()
 	out, err := s.client.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key})
 	if missing(err) {
@@ -103,7 +129,7 @@ func (s *Server) TryGet(t testing.TB, bucket, key string) ([]byte, bool) {
 }
 
 // Head returns what the server says of an object that must be there.
-func (s *Server) Head(t testing.TB, bucket, key string) Object {
+func (s *S3) Head(t testing.TB, bucket, key string) Object {
 	t.Helper()
 	o, found := s.TryHead(t, bucket, key)
 	if !found {
@@ -113,7 +139,7 @@ func (s *Server) Head(t testing.TB, bucket, key string) Object {
 }
 
 // TryHead returns what the server says of an object, and whether it is there.
-func (s *Server) TryHead(t testing.TB, bucket, key string) (Object, bool) {
+func (s *S3) TryHead(t testing.TB, bucket, key string) (Object, bool) {
 	t.Helper()
 	out, err := s.client.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
 	if missing(err) {
@@ -129,7 +155,7 @@ func (s *Server) TryHead(t testing.TB, bucket, key string) (Object, bool) {
 }
 
 // List returns the keys that begin with prefix, in order.
-func (s *Server) List(t testing.TB, bucket, prefix string) []string {
+func (s *S3) List(t testing.TB, bucket, prefix string) []string {
 	t.Helper()
 	var keys []string
 	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix})
@@ -146,7 +172,7 @@ func (s *Server) List(t testing.TB, bucket, prefix string) []string {
 }
 
 // Delete deletes objects.
-func (s *Server) Delete(t testing.TB, bucket string, keys ...string) {
+func (s *S3) Delete(t testing.TB, bucket string, keys ...string) {
 	t.Helper()
 	for _, key := range keys {
 		if _, err := s.client.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &bucket, Key: &key}); err != nil {
