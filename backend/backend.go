@@ -147,6 +147,7 @@ type Caps struct {
 	CondCreate    bool // Put with IfAbsent has exactly one winner
 	CondOverwrite bool // Put with IfMatch fails on another ETag
 	CondDelete    bool // Delete with IfMatch fails on another ETag
+	CondBatch     bool // DeleteBatch leaves an object with another ETag than IfMatch
 	CondCopy      bool // Copy honours the condition on its destination
 	CondAssemble  bool // Assembly.Complete honours its condition
 	Metadata      bool // user metadata is kept
@@ -208,10 +209,19 @@ type Assembly interface {
 
 // BatchDeleter deletes many objects by one request.
 type BatchDeleter interface {
-	// DeleteBatch deletes at most 1000 keys, without conditions. The result
-	// has one entry a key, nil where it is gone; the error is that of the
-	// request as a whole, and then the result is nil.
-	DeleteBatch(ctx context.Context, keys []string) ([]error, error)
+	// DeleteBatch deletes at most 1000 objects. The result has one entry for
+	// each, nil where it is gone; the error is that of the request as a whole,
+	// and then the result is nil. Where Caps().CondBatch, an object with
+	// another ETag than IfMatch stays: ErrPrecondition; one that is not there
+	// is nil or ErrNotExist. Elsewhere IfMatch is ErrUnsupported, in the error
+	// or in the entry, or is ignored: callers do without.
+	DeleteBatch(ctx context.Context, objects []Deletion) ([]error, error)
+}
+
+// Deletion is one object of a batch.
+type Deletion struct {
+	Key     string
+	IfMatch string // the object must have this ETag; empty: any
 }
 
 // Versioner sees the versions of a versioned bucket.

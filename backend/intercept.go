@@ -131,9 +131,9 @@ func (d *intercepted) Assemble(ctx context.Context, key string, opts PutOptions)
 	})
 }
 
-func (d *intercepted) DeleteBatch(ctx context.Context, keys []string) ([]error, error) {
+func (d *intercepted) DeleteBatch(ctx context.Context, objects []Deletion) ([]error, error) {
 	return call(ctx, d, &Op{Name: "deletebatch"}, func(ctx context.Context) ([]error, error) {
-		return power[BatchDeleter](d).DeleteBatch(ctx, keys)
+		return power[BatchDeleter](d).DeleteBatch(ctx, objects)
 	})
 }
 

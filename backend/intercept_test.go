@@ -132,7 +132,7 @@ func TestEveryRequestIsIntercepted(t *testing.T) {
 		"copypart begun (write)":           func() error { return asm.CopyPart(ctx, 1, "there", "", 0, 1) },
 		"complete begun if absent (write)": func() error { _, err := asm.Complete(ctx); return err },
 		"abort begun (write)":              func() error { return asm.Abort(ctx) },
-		"deletebatch  (write)":             func() error { _, err := batch.DeleteBatch(ctx, []string{"there"}); return err },
+		"deletebatch  (write)":             func() error { _, err := batch.DeleteBatch(ctx, []backend.Deletion{{Key: "there"}}); return err },
 		"versions pre":                     func() error { _, err := versioner.VersionsPage(ctx, backend.ListOptions{Prefix: "pre"}); return err },
 	}
 	for want, call := range calls {

@@ -72,9 +72,10 @@ func (c *core) probe(ctx context.Context) (backend.Caps, error) {
 			c.log.Warn("a probe left objects in the store", "store", c.b.Name(), "prefix", p.dir, "err", err)
 		}
 	}()
-	var put, assembled, copied, both backend.Caps
+	var put, batched, assembled, copied, both backend.Caps
 	err := together(
 		func() (err error) { put, err = p.puts(ctx); return err },
+		func() (err error) { batched, err = p.batches(ctx); return err },
 		func() (err error) { copied, err = p.copies(ctx); return err },
 		func() (err error) { assembled, err = p.assemblies(ctx); return err },
 		func() (err error) { both, err = p.prefixes(ctx); return err },
@@ -86,6 +87,7 @@ func (c *core) probe(ctx context.Context) (backend.Caps, error) {
 	caps.CondCreate, caps.CondOverwrite, caps.CondDelete = put.CondCreate, put.CondOverwrite, put.CondDelete
 	caps.Metadata, caps.Versions = put.Metadata, put.Versions
 	caps.StrongList = caps.StrongList && put.StrongList // one look proves only the contrary
+	caps.CondBatch = batched.CondBatch
 	caps.Copy, caps.CondCopy = copied.Copy, copied.CondCopy
 	caps.CondAssemble = assembled.CondAssemble
 	caps.ObjectPrefix = both.ObjectPrefix
@@ -207,6 +209,35 @@ func (p *prober) puts(ctx context.Context) (caps backend.Caps, err error) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// batches looks at the conditions of the deletions in a batch.
+func (p *prober) batches(ctx context.Context) (caps backend.Caps, err error) {
+	deleter, ok := backend.As[backend.BatchDeleter](p.b)
+	if !ok {
+		return caps, nil
+	}
+	const name = "batch"
+	stale, current, err := p.twice(ctx, name)
+	if err != nil {
+		return caps, err
+	}
+	attempt := func(version string) error {
+		errs, err := deleter.DeleteBatch(ctx, []backend.Deletion{{Key: p.dir + name, IfMatch: version}})
+		if err == nil {
+			err = errs[0]
+		}
+		if errors.Is(err, backend.ErrInvalid) { // a store that does not know the condition
+			err = backend.ErrUnsupported
+		}
+		return err
+	}
+	kept, err := refused(attempt(stale))
+	if err != nil || !kept {
+		return caps, err
+	}
+	caps.CondBatch, err = granted(attempt(current))
+	return caps, err
+}
 
 // copies looks at copies, and at the conditions of their destination.
 func (p *prober) copies(ctx context.Context) (caps backend.Caps, err error) {

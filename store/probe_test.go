@@ -19,6 +19,8 @@ func TestAProbeSeesWhatTheBucketSays(t *testing.T) {
 		"ignored creation":     {Caps: func(c *backend.Caps) { c.CondCreate = false }, IgnoreConds: true},
 		"ignored overwriting":  {Caps: func(c *backend.Caps) { c.CondOverwrite = false }, IgnoreConds: true},
 		"ignored deletion":     {Caps: func(c *backend.Caps) { c.CondDelete = false }, IgnoreConds: true},
+		"ignored batches":      {Caps: func(c *backend.Caps) { c.CondBatch = false }, IgnoreConds: true},
+		"no batches":           {Caps: func(c *backend.Caps) { c.CondBatch = false }},
 		"ignored copies":       {Caps: func(c *backend.Caps) { c.CondCopy = false }, IgnoreConds: true},
 		"ignored assemblies":   {Caps: func(c *backend.Caps) { c.CondAssemble = false }, IgnoreConds: true},
 		"no metadata":          {Caps: func(c *backend.Caps) { c.Metadata = false }},

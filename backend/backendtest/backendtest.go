@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 		{"ConditionalCreate", conditionalCreate},
 		{"ConditionalOverwrite", conditionalOverwrite},
 		{"ConditionalDelete", conditionalDelete},
+		{"ConditionalBatch", conditionalBatch},
 		{"MalformedConditions", malformedConditions},
 
 		{"ListOrderAndPaging", listOrder},
@@ -100,16 +101,16 @@ func newTester(t *testing.T, b backend.Backend) *tester {
 
 // removeAll removes what the test has stored.
 func (s *tester) removeAll(ctx context.Context) {
-	var keys []string
+	var all []backend.Deletion
 	for info, err := range backend.ListRecursive(ctx, s.b, s.prefix) {
 		if err != nil {
 			s.Errorf("cleaning up: %v", err)
 			return
 		}
-		keys = append(keys, info.Key)
+		all = append(all, backend.Deletion{Key: info.Key})
 	}
 	batch, ok := backend.As[backend.BatchDeleter](s.b)
-	for part := range slices.Chunk(keys, 1000) {
+	for part := range slices.Chunk(all, 1000) {
 		if ok {
 			errs, err := batch.DeleteBatch(ctx, part)
 			if err = errors.Join(append(errs, err)...); err != nil {
@@ -117,8 +118,8 @@ func (s *tester) removeAll(ctx context.Context) {
 			}
 			continue
 		}
-		for _, key := range part {
-			if err := s.b.Delete(ctx, key, backend.Cond{}); err != nil {
+		for _, d := range part {
+			if err := s.b.Delete(ctx, d.Key, backend.Cond{}); err != nil {
 				s.Errorf("cleaning up: %v", err)
 			}
 		}

@@ -120,6 +120,42 @@ func conditionalDelete(s *tester) {
 	s.absent("a")
 }
 
+func conditionalBatch(s *tester) {
+	d, ok := backend.As[backend.BatchDeleter](s.b)
+	if !ok {
+		return
+	}
+	old := s.put("changed", []byte("one"))
+	s.put("changed", []byte("two"))
+	same := s.put("same", []byte("one"))
+	s.put("any", []byte("one"))
+	errs, err := d.DeleteBatch(s.ctx, []backend.Deletion{
+		{Key: s.key("changed"), IfMatch: old.ETag}, {Key: s.key("same"), IfMatch: same.ETag},
+		{Key: s.key("any")}, {Key: s.key("none"), IfMatch: stale},
+	})
+	if !s.caps.CondBatch {
+		if err == nil {
+			err = errs[0]
+		}
+		s.lesser(err)
+		return
+	}
+	if err != nil || len(errs) != 4 {
+		s.Fatal(errs, err)
+	}
+	s.fails("a stale ETag", errs[0], backend.ErrPrecondition)
+	s.holds("changed", []byte("two"))
+	for i, name := range []string{"same", "any"} {
+		if errs[i+1] != nil {
+			s.Error(errs[i+1])
+		}
+		s.absent(name)
+	}
+	if errs[3] != nil {
+		s.fails("nothing there", errs[3], backend.ErrNotExist)
+	}
+}
+
 func malformedConditions(s *tester) {
 	info := s.put("a", []byte("a"))
 	_, err := s.putIf("a", "b", backend.Cond{IfAbsent: true, IfMatch: info.ETag})

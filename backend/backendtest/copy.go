@@ -145,19 +145,19 @@ func batchDelete(s *tester) {
 	if !ok {
 		return
 	}
-	keys := []string{s.key("never there")}
+	all := []backend.Deletion{{Key: s.key("never there")}}
 	for _, name := range append([]string{"dir/", "dir/a", "dir/sub/b"}, plainOddKeys...) {
 		s.put(name, nil)
-		keys = append(keys, s.key(name))
+		all = append(all, backend.Deletion{Key: s.key(name)})
 	}
 	s.put("stays", nil)
-	errs, err := d.DeleteBatch(s.ctx, keys)
-	if err != nil || len(errs) != len(keys) {
-		s.Fatalf("%d results for %d keys, %v", len(errs), len(keys), err)
+	errs, err := d.DeleteBatch(s.ctx, all)
+	if err != nil || len(errs) != len(all) {
+		s.Fatalf("%d results for %d keys, %v", len(errs), len(all), err)
 	}
 	for i, err := range errs {
 		if err != nil {
-			s.Errorf("%q: %v", keys[i], err)
+			s.Errorf("%q: %v", all[i].Key, err)
 		}
 	}
 	s.lists("", false, "stays")
@@ -165,9 +165,9 @@ func batchDelete(s *tester) {
 	if errs, err := d.DeleteBatch(s.ctx, nil); err != nil || len(errs) != 0 {
 		s.Errorf("a batch of none: %v, %v", errs, err)
 	}
-	many := make([]string, 1001)
+	many := make([]backend.Deletion, 1001)
 	for i := range many {
-		many[i] = s.key("stays")
+		many[i].Key = s.key("stays")
 	}
 	_, err = d.DeleteBatch(s.ctx, many)
 	s.fails("more than 1000 keys", err, backend.ErrInvalid)

@@ -321,7 +321,7 @@ func cancelledContext(s *tester) {
 		check("assemble", err)
 	}
 	if d, ok := backend.As[backend.BatchDeleter](s.b); ok {
-		_, err = d.DeleteBatch(ctx, []string{s.key("a")})
+		_, err = d.DeleteBatch(ctx, []backend.Deletion{{Key: s.key("a")}})
 		check("deletebatch", err)
 	}
 	s.absent("b")

@@ -22,23 +22,23 @@ func (b *bucket) Delete(ctx context.Context, key string, cond backend.Cond) erro
 		return err
 	}
 	folder, _ := split(key)
-	errs, err := b.deleteIn(ctx, folder, []string{key}, cond)
+	errs, err := b.deleteIn(ctx, folder, []backend.Deletion{{Key: key, IfMatch: cond.IfMatch}})
 	if err == nil {
 		err = errs[0]
 	}
 	return b.fail("delete", key, err)
 }
 
-func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error) {
-	if len(keys) > 1000 {
-		return nil, backend.Fail("deletebatch", "", backend.ErrInvalid, fmt.Errorf("%d keys", len(keys)))
+func (b *bucket) DeleteBatch(ctx context.Context, objects []backend.Deletion) ([]error, error) {
+	if len(objects) > 1000 {
+		return nil, backend.Fail("deletebatch", "", backend.ErrInvalid, fmt.Errorf("%d keys", len(objects)))
 	}
 	// Those of one directory go together, for one sync of it.
-	errs := make([]error, len(keys))
+	errs := make([]error, len(objects))
 	folders := map[string][]int{}
-	for i, key := range keys {
-		if errs[i] = b.checkKey("delete", key); errs[i] == nil {
-			folder, _ := split(key)
+	for i, o := range objects {
+		if errs[i] = b.checkKey("delete", o.Key); errs[i] == nil {
+			folder, _ := split(o.Key)
 			folders[folder] = append(folders[folder], i)
 		}
 	}
@@ -46,31 +46,31 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		var group []string
+		var group []backend.Deletion
 		for _, i := range indexes {
-			group = append(group, keys[i])
+			group = append(group, objects[i])
 		}
-		results, err := b.deleteIn(ctx, folder, group, backend.Cond{})
+		results, err := b.deleteIn(ctx, folder, group)
 		for n, i := range indexes {
 			if errs[i] = err; err == nil {
 				errs[i] = results[n]
 			}
-			errs[i] = b.fail("delete", keys[i], errs[i])
+			errs[i] = b.fail("delete", objects[i].Key, errs[i])
 		}
 	}
 	return errs, nil
 }
 
 // deleteIn deletes objects of one folder, and returns when that is on the disk.
-func (b *bucket) deleteIn(ctx context.Context, folder string, keys []string, cond backend.Cond) ([]error, error) {
-	errs := make([]error, len(keys))
+func (b *bucket) deleteIn(ctx context.Context, folder string, objects []backend.Deletion) ([]error, error) {
+	errs := make([]error, len(objects))
 	dir, err := b.openFolder(folder)
 	if notThere(err) {
 		if removed(b.root) {
 			return nil, err
 		}
-		if cond.IfMatch != "" {
-			for i := range errs {
+		for i, o := range objects {
+			if o.IfMatch != "" {
 				errs[i] = unix.ENOENT
 			}
 		}
@@ -81,9 +81,9 @@ func (b *bucket) deleteIn(ctx context.Context, folder string, keys []string, con
 	}
 	defer dir.Close()
 	some := false
-	for i, key := range keys {
+	for i, o := range objects {
 		var gone bool
-		gone, errs[i] = b.deleteOne(ctx, dir, key, cond)
+		gone, errs[i] = b.deleteOne(ctx, dir, o.Key, o.IfMatch)
 		some = some || gone
 	}
 	// Also where nothing was there: somebody may have removed it a moment ago.
@@ -96,7 +96,7 @@ func (b *bucket) deleteIn(ctx context.Context, folder string, keys []string, con
 	return errs, nil
 }
 
-func (b *bucket) deleteOne(ctx context.Context, dir *os.File, key string, cond backend.Cond) (gone bool, err error) {
+func (b *bucket) deleteOne(ctx context.Context, dir *os.File, key, version string) (gone bool, err error) {
 	unlock, err := b.lock(ctx, key)
 	if err != nil {
 		return false, err
@@ -105,12 +105,12 @@ func (b *bucket) deleteOne(ctx context.Context, dir *os.File, key string, cond b
 	_, name := split(key)
 	o, err := openIn(dir, name, key)
 	if notThere(err) {
-		if cond.IfMatch != "" {
+		if version != "" {
 			return false, unix.ENOENT
 		}
 		return false, nil
 	}
-	if kind(err) == backend.ErrPermission && cond.IfMatch == "" {
+	if kind(err) == backend.ErrPermission && version == "" {
 		// It cannot be read, and may still be deleted.
 		st, err := statAt(dir, name)
 		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || isMarker(key) {
@@ -122,7 +122,7 @@ func (b *bucket) deleteOne(ctx context.Context, dir *os.File, key string, cond b
 		return false, err
 	}
 	defer o.f.Close()
-	if cond.IfMatch != "" && cond.IfMatch != o.etag() {
+	if version != "" && version != o.etag() {
 		return false, backend.Fail("delete", key, backend.ErrPrecondition, nil)
 	}
 	if !isMarker(key) {

@@ -44,7 +44,7 @@ func New(name string, opts Options) backend.Backend {
 	}
 	b := &bucket{name: name, opts: opts, objects: map[string]*object{}}
 	b.caps = backend.Caps{
-		CondCreate: true, CondOverwrite: true, CondDelete: true, CondCopy: true, CondAssemble: true,
+		CondCreate: true, CondOverwrite: true, CondDelete: true, CondBatch: true, CondCopy: true, CondAssemble: true,
 		Metadata: true, Copy: true, StrongList: true, ObjectPrefix: true,
 		MaxParts: 10000, MaxKey: 1024, MaxMetadata: 2048,
 	}
@@ -52,6 +52,7 @@ func New(name string, opts Options) backend.Backend {
 		opts.Caps(&b.caps)
 	}
 	b.caps.Copy = b.caps.Copy && !opts.Plain
+	b.caps.CondBatch = b.caps.CondBatch && !opts.Plain
 	b.caps.Versions = opts.Versions
 	switch {
 	case opts.Plain:
@@ -238,7 +239,12 @@ func (b *bucket) condLocked(op, key string, cond backend.Cond, create, overwrite
 }
 
 func (b *bucket) Delete(ctx context.Context, key string, cond backend.Cond) error {
-	if err := b.checkPut(ctx, "delete", key, 0, backend.PutOptions{Cond: cond}, true, b.caps.CondDelete); err != nil {
+	return b.remove(ctx, key, cond, b.caps.CondDelete)
+}
+
+// remove deletes, on a condition that the bucket honours or not.
+func (b *bucket) remove(ctx context.Context, key string, cond backend.Cond, honoured bool) error {
+	if err := b.checkPut(ctx, "delete", key, 0, backend.PutOptions{Cond: cond}, true, honoured); err != nil {
 		return err
 	}
 	if cond.IfAbsent {
@@ -248,12 +254,12 @@ func (b *bucket) Delete(ctx context.Context, key string, cond backend.Cond) erro
 	defer b.mu.Unlock()
 	o := b.objects[key]
 	if o == nil || o.deleted {
-		if cond.IfMatch != "" && b.caps.CondDelete {
+		if cond.IfMatch != "" && honoured {
 			return backend.Fail("delete", key, backend.ErrNotExist, nil)
 		}
 		return nil
 	}
-	if err := b.condLocked("delete", key, cond, true, b.caps.CondDelete); err != nil {
+	if err := b.condLocked("delete", key, cond, true, honoured); err != nil {
 		return err
 	}
 	if b.opts.Versions {

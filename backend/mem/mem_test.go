@@ -27,5 +27,5 @@ func TestConformance(t *testing.T) {
 }
 
 func noConds(c *backend.Caps) {
-	c.CondCreate, c.CondOverwrite, c.CondDelete, c.CondCopy, c.CondAssemble = false, false, false, false, false
+	c.CondCreate, c.CondOverwrite, c.CondDelete, c.CondBatch, c.CondCopy, c.CondAssemble = false, false, false, false, false, false
 }

@@ -44,16 +44,16 @@ func (b powerful) Copy(ctx context.Context, src, dst string, opts backend.CopyOp
 	return b.store(ctx, "copy", b.object(dst, from.data, put), opts.Cond, b.caps.CondCopy, b.caps.CondCopy)
 }
 
-func (b powerful) DeleteBatch(ctx context.Context, keys []string) ([]error, error) {
-	if len(keys) > 1000 {
-		return nil, backend.Fail("deletebatch", "", backend.ErrInvalid, fmt.Errorf("%d keys", len(keys)))
+func (b powerful) DeleteBatch(ctx context.Context, objects []backend.Deletion) ([]error, error) {
+	if len(objects) > 1000 {
+		return nil, backend.Fail("deletebatch", "", backend.ErrInvalid, fmt.Errorf("%d keys", len(objects)))
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	errs := make([]error, len(keys))
-	for i, key := range keys {
-		errs[i] = b.Delete(ctx, key, backend.Cond{})
+	errs := make([]error, len(objects))
+	for i, o := range objects {
+		errs[i] = b.remove(ctx, o.Key, backend.Cond{IfMatch: o.IfMatch}, b.caps.CondBatch)
 	}
 	return errs, nil
 }

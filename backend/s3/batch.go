@@ -18,19 +18,20 @@ const maxBatch = 1000
 
 // DeleteBatch deletes by one request. Keys that its XML cannot name are
 // deleted one by one.
-func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error) {
-	if len(keys) > maxBatch {
-		return nil, backend.Fail("deletebatch", "", backend.ErrInvalid, fmt.Errorf("%d keys, at most %d", len(keys), maxBatch))
+func (b *bucket) DeleteBatch(ctx context.Context, deletions []backend.Deletion) ([]error, error) {
+	if len(deletions) > maxBatch {
+		return nil, backend.Fail("deletebatch", "", backend.ErrInvalid, fmt.Errorf("%d keys, at most %d", len(deletions), maxBatch))
 	}
-	errs := make([]error, len(keys))
+	errs := make([]error, len(deletions))
 	var objects []types.ObjectIdentifier
-	for i, key := range keys {
+	for i, d := range deletions {
+		key := d.Key
 		if err := b.checkKey("deletebatch", key); err != nil {
 			errs[i] = err
 			continue
 		}
 		if strings.ContainsFunc(key, oddXML) {
-			if err := b.Delete(ctx, key, backend.Cond{}); err != nil {
+			if err := b.Delete(ctx, key, backend.Cond{IfMatch: d.IfMatch}); err != nil {
 				if ctx.Err() != nil {
 					return nil, err
 				}
@@ -38,7 +39,7 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 			}
 			continue
 		}
-		objects = append(objects, types.ObjectIdentifier{Key: b.full(key)})
+		objects = append(objects, types.ObjectIdentifier{Key: b.full(key), ETag: ifMatch(d.IfMatch)})
 	}
 	if len(objects) == 0 {
 		return errs, nil
@@ -62,8 +63,8 @@ func (b *bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error
 		}
 		err := backend.Fail("deletebatch", strings.TrimPrefix(key, b.prefix), kind, fmt.Errorf("%s: %s", code, aws.ToString(e.Message)))
 		known := false
-		for i := range keys {
-			if b.prefix+keys[i] == key {
+		for i, d := range deletions {
+			if b.prefix+d.Key == key {
 				errs[i], known = err, true
 			}
 		}

@@ -53,7 +53,7 @@ func calls(t *testing.T, b backend.Backend) map[string]func() error {
 		},
 		"batch": func() error {
 			d, _ := backend.As[backend.BatchDeleter](b)
-			_, err := d.DeleteBatch(t.Context(), []string{"k"})
+			_, err := d.DeleteBatch(t.Context(), []backend.Deletion{{Key: "k"}})
 			return err
 		},
 		"versions": func() error {
@@ -206,6 +206,13 @@ func TestErrorBehindAGoodStatusIsAnError(t *testing.T) {
 	}
 }
 
+func batch(keys ...string) (all []backend.Deletion) {
+	for _, key := range keys {
+		all = append(all, backend.Deletion{Key: key})
+	}
+	return all
+}
+
 // A store can name a key of a batch that it did not delete.
 func TestBatchTellsWhichKeysStay(t *testing.T) {
 	f := newFake(t)
@@ -213,7 +220,7 @@ func TestBatchTellsWhichKeysStay(t *testing.T) {
 	d, _ := backend.As[backend.BatchDeleter](b)
 	f.set(say(`<DeleteResult><Error><Key>p/b</Key><Code>AccessDenied</Code><Message>no</Message></Error>` +
 		`<Error><Key>p/c</Key><Code>SlowDown</Code></Error><Error><Key>p/d</Key><Code>NoSuchKey</Code></Error></DeleteResult>`))
-	errs, err := d.DeleteBatch(t.Context(), []string{"a", "b", "c", "d", strings.Repeat("x", 2000), "b"})
+	errs, err := d.DeleteBatch(t.Context(), batch("a", "b", "c", "d", strings.Repeat("x", 2000), "b"))
 	if err != nil || len(errs) != 6 {
 		t.Fatal(errs, err)
 	}
@@ -227,7 +234,7 @@ func TestBatchTellsWhichKeysStay(t *testing.T) {
 	}
 
 	f.set(say(`<DeleteResult><Error><Key>p/other</Key><Code>AccessDenied</Code></Error></DeleteResult>`))
-	if errs, err := d.DeleteBatch(t.Context(), []string{"a"}); err == nil {
+	if errs, err := d.DeleteBatch(t.Context(), batch("a")); err == nil {
 		t.Errorf("an error of a key that nobody named is lost: %v", errs)
 	}
 }

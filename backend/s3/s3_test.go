@@ -47,6 +47,8 @@ func TestConformance(t *testing.T) {
 	srv := versitygw.Shared(t)
 	credentials(t, srv)
 	opts := s3.Options{Bucket: srv.NewBucket(t), Prefix: "some/prefix with+odd%41 ü", Endpoint: srv.Endpoint}
-	opts.Caps = func(c *backend.Caps) { c.CondCopy, c.CondDelete, c.ObjectPrefix = false, false, false }
+	opts.Caps = func(c *backend.Caps) {
+		c.CondCopy, c.CondDelete, c.CondBatch, c.ObjectPrefix = false, false, false, false
+	}
 	backendtest.Run(t, func(t *testing.T) backend.Backend { return open(t, opts) })
 }

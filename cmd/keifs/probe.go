@@ -55,6 +55,7 @@ func printCaps(w io.Writer, name string, caps backend.Caps) error {
 		{"conditional create", caps.CondCreate, "O_EXCL, mkdir and rename without replacing do not exclude other hosts"},
 		{"conditional overwrite", caps.CondOverwrite, "two hosts that change one file at once may lose a change"},
 		{"conditional delete", caps.CondDelete, "a delete may take a version that nobody here has seen"},
+		{"conditional deletes in batches", caps.CondBatch, "many deletes at once are compared with a listing just before"},
 		{"conditional copy", caps.CondCopy, "a rename checks its target first, and may race with other hosts"},
 		{"conditional multipart completion", caps.CondAssemble, "large files are published without the check"},
 		{"server-side copy", caps.Copy, "a rename reads and writes the whole content"},

@@ -86,7 +86,7 @@ func buckets(t *testing.T) []bucket {
 
 // lesser takes away what the lesser stores do not have.
 func lesser(c *backend.Caps) {
-	c.CondCreate, c.CondOverwrite, c.CondDelete, c.CondCopy, c.CondAssemble = false, false, false, false, false
+	c.CondCreate, c.CondOverwrite, c.CondDelete, c.CondBatch, c.CondCopy, c.CondAssemble = false, false, false, false, false, false
 	c.Copy, c.Metadata = false, false
 }
 
