@@ -271,38 +271,17 @@ func (s *Store) Remove(ctx context.Context, p Path) error {
 			return err
 		}
 	}
-	return fail("remove", p, s.b.Delete(ctx, pl.key, backend.Cond{}))
+	return fail("remove", p, s.eraseOne(ctx, caps, backend.Deletion{Key: pl.key}))
 }
 
 // lastIn says whether the parent of a place has no marker and nothing else in
 // it, and so would vanish with it.
 func (s *Store) lastIn(ctx context.Context, child place) (bool, error) {
 	pl, err := s.place(child.path.Dir())
-	if err != nil || pl.dir == "" || child.shadow || s.spend(pl.dir) {
+	if err != nil || pl.dir == "" || child.shadow || s.spend(pl.dir, 1) {
 		return false, err
 	}
-	// A whole page, so that the next removals need not ask.
-	page, err := s.b.ListPage(ctx, backend.ListOptions{Prefix: pl.dir, Delimited: true})
-	if err != nil {
-		return false, err
-	}
-	others := 0
-	for _, info := range page.Objects {
-		if info.Key == pl.dir && info.Size == 0 {
-			s.noteMarker(pl.dir)
-			return false, nil
-		}
-		if info.Key != child.key {
-			others++
-		}
-	}
-	for _, prefix := range page.Prefixes {
-		if prefix != child.dir {
-			others++
-		}
-	}
-	s.noteOthers(pl.dir, others)
-	return others == 0 && page.Next == "", nil
+	return s.losesAll(ctx, pl, func(key string) bool { return key == child.key || key == child.dir })
 }
 
 // keepDir gives a directory that is about to lose its last entry a marker.
@@ -368,7 +347,7 @@ func (s *Store) Rmdir(ctx context.Context, p Path) error {
 		}
 	}
 	s.forget(pl.dir)
-	return fail("rmdir", p, s.b.Delete(ctx, pl.dir, backend.Cond{}))
+	return fail("rmdir", p, s.eraseOne(ctx, caps, backend.Deletion{Key: pl.dir}))
 }
 
 // emptyDir returns nil for a directory with nothing in it but its marker;

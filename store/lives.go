@@ -14,22 +14,23 @@ const (
 	forever = -1
 )
 
-// spend says whether an entry of the directory can be removed without a look.
-func (c *core) spend(dir string) bool {
+// spend says whether n entries of the directory can be removed without a look.
+func (c *core) spend(dir string, n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.lives[dir]
-	if n > 0 {
-		c.lives[dir] = n - 1
+	left := c.lives[dir]
+	if left == forever || left < n {
+		return left == forever
 	}
-	return n != 0
+	c.lives[dir] = left - n
+	return true
 }
 
 // noteMarker remembers that the directory has a marker.
 func (c *core) noteMarker(dir string) { c.note(dir, forever) }
 
 // noteOthers remembers that the directory has no marker, and that many entries
-// beside those that are about to go.
+// beside those that are about to go. One of them has to stay.
 func (c *core) noteOthers(dir string, n int) { c.note(dir, max(n-1, 0)) }
 
 func (c *core) note(dir string, n int) {

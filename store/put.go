@@ -148,8 +148,9 @@ func (s *Store) assemble(ctx context.Context, assembler backend.Assembler, key s
 }
 
 // transfer makes dst an object with the content that src has, which must
-// still be that version, else errSource. cheap is for many at a time: where
-// the store's copy does not honour the condition, it goes without.
+// still be that version, else errSource. Without Metadata in opts, dst has all
+// that src has beside the content. cheap is for many at a time: where the
+// store's copy does not honour the condition, it goes without.
 func (s *Store) transfer(ctx context.Context, caps backend.Caps, src backend.Info, dst string, opts backend.PutOptions, cheap bool) (backend.Info, error) {
 	if !caps.Metadata {
 		opts.Metadata = nil
@@ -202,7 +203,18 @@ func (s *Store) transferOnce(ctx context.Context, caps backend.Caps, src backend
 
 	case byCopy && cheap:
 		return wholly(backend.Cond{})
-
+	}
+	if opts.Metadata == nil && caps.Metadata {
+		now, err := s.b.Stat(ctx, src.Key)
+		if err == nil && now.ETag != src.ETag {
+			err = errSource
+		}
+		if err != nil {
+			return backend.Info{}, sourceLost(err)
+		}
+		opts.Metadata, opts.ContentType = s.withTimes(now), now.ContentType
+	}
+	switch {
 	case src.Size <= smallCopy:
 		var data []byte
 		if src.Size > 0 {

@@ -172,6 +172,9 @@ func (s *Store) lookDir(ctx context.Context, pl place) (found, error) {
 
 func (s *Store) fileFound(p Path, info backend.Info) found {
 	e := Entry{Name: p.Name(), Attr: s.opts.decode(info, false), Size: info.Size, Version: info.ETag}
+	_, mtime := parseTime(info.Metadata[metaMtime])
+	_, ctime := parseTime(info.Metadata[metaCtime])
+	e.stamped = mtime && ctime
 	if target, ok := linkTarget(info.Metadata); ok && e.IsSymlink() {
 		e.Size = int64(len(target))
 	}

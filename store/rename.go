@@ -16,27 +16,44 @@ import (
 // copied, too. Two hosts that rename one file to different names at the same
 // moment may both succeed.
 func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) error {
+	_, err := s.RenameSeen(ctx, from, to, mode, Seen{})
+	return err
+}
+
+// Seen is what a caller knows of the names of a rename, from a moment ago, so
+// that it is not asked again. Conditions keep it safe: a source that has
+// changed since is moved as it is now.
+type Seen struct {
+	From   *Entry // complete
+	To     *Entry
+	Absent bool // there is nothing at the target
+	Parent bool // of the target, and it is a directory
+}
+
+// RenameSeen is Rename with what the caller has seen. Of a file it returns the
+// entry under the new name, if its version is known.
+func (s *Store) RenameSeen(ctx context.Context, from, to Path, mode RenameMode, seen Seen) (Entry, error) {
 	caps, err := s.change(ctx)
 	if err != nil {
-		return err
+		return Entry{}, err
 	}
 	if from.IsRoot() || to.IsRoot() {
-		return fmt.Errorf("rename the root: %w", ErrInvalid)
+		return Entry{}, fmt.Errorf("rename the root: %w", ErrInvalid)
 	}
 	src, err := s.place(from)
 	if err != nil {
-		return err
+		return Entry{}, err
 	}
 	dst, err := s.place(to)
 	if err != nil {
-		return err
+		return Entry{}, err
 	}
 	var old, target found
 	var taken, last bool
 	err = together(
-		func() (err error) { old, err = s.look(ctx, from); return err },
+		func() (err error) { old, err = s.source(ctx, src, mode, seen); return err },
 		func() (err error) {
-			target, err = s.look(ctx, to)
+			target, err = s.target(ctx, dst, mode, seen, caps)
 			taken = err == nil
 			if errors.Is(err, ErrNotExist) {
 				err = nil
@@ -44,7 +61,7 @@ func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) erro
 			return err
 		},
 		func() (err error) {
-			if from.Dir() != to.Dir() {
+			if from.Dir() != to.Dir() && !seen.Parent {
 				err = s.parentThere(ctx, to)
 			}
 			return err
@@ -58,50 +75,77 @@ func (s *Store) Rename(ctx context.Context, from, to Path, mode RenameMode) erro
 	)
 	switch {
 	case err != nil:
-		return err
+		return Entry{}, err
 	case taken && mode == NoReplace:
-		return fmt.Errorf("%q: %w", to, ErrExist)
+		return Entry{}, fmt.Errorf("%q: %w", to, ErrExist)
 	case from == to:
-		return nil
+		return Entry{}, nil
 	case old.IsDir() && from.Contains(to):
-		return fmt.Errorf("%q into itself: %w", from, ErrInvalid)
+		return Entry{}, fmt.Errorf("%q into itself: %w", from, ErrInvalid)
 	case mode == Exchange && !taken:
-		return fmt.Errorf("%q: %w", to, ErrNotExist)
+		return Entry{}, fmt.Errorf("%q: %w", to, ErrNotExist)
 	case mode == Exchange && (old.IsDir() || target.IsDir()):
-		return fmt.Errorf("exchange of a directory: %w", ErrUnsupported)
+		return Entry{}, fmt.Errorf("exchange of a directory: %w", ErrUnsupported)
 	case mode == Exchange:
-		return s.exchange(ctx, caps, src, dst, old, target)
+		return Entry{}, s.exchange(ctx, caps, src, dst, old, target)
 	case taken && target.IsDir() && !old.IsDir():
-		return fmt.Errorf("%q: %w", to, ErrIsDir)
+		return Entry{}, fmt.Errorf("%q: %w", to, ErrIsDir)
 	case taken && !target.IsDir() && old.IsDir():
-		return fmt.Errorf("%q: %w", to, ErrNotDir)
+		return Entry{}, fmt.Errorf("%q: %w", to, ErrNotDir)
 	}
 	if !taken {
 		if err := dst.creatable(); err != nil {
-			return err
+			return Entry{}, err
 		}
 	} else if old.IsDir() {
 		if err := s.emptyDir(ctx, dst); err != nil {
-			return err
+			return Entry{}, err
 		}
 	}
 	if last {
 		if err := s.keepDir(ctx, caps, from.Dir()); err != nil {
-			return err
+			return Entry{}, err
 		}
 	}
 	if taken {
 		if parent, err := s.place(to.Dir()); err == nil {
-			s.spend(parent.dir) // which has one entry less
+			s.spend(parent.dir, 1) // which has one entry less
 		}
 	}
 	if old.IsDir() {
-		return s.renameDir(ctx, caps, src, dst, target.Marker)
+		return Entry{}, s.renameDir(ctx, caps, src, dst, target.Marker)
 	}
 	return s.renameFile(ctx, caps, src, dst, old, mode)
 }
 
-func (s *Store) renameFile(ctx context.Context, caps backend.Caps, src, dst place, old found, mode RenameMode) error {
+// source is what is at the old name.
+func (s *Store) source(ctx context.Context, src place, mode RenameMode, seen Seen) (found, error) {
+	if e := seen.From; e != nil && mode != Exchange {
+		if e.IsDir() { // if it is not there any more, its listing says so
+			return found{Entry: *e}, nil
+		}
+		if e.stamped && e.Version != "" {
+			return found{*e, backend.Info{Key: src.key, Size: e.Size, ETag: e.Version}}, nil
+		}
+	}
+	return s.look(ctx, src.path)
+}
+
+// target is what is at the new name. That nothing is there is believed where
+// it costs at most a version that a rename would have replaced anyway.
+func (s *Store) target(ctx context.Context, dst place, mode RenameMode, seen Seen, caps backend.Caps) (found, error) {
+	dir := seen.From == nil || seen.From.IsDir()
+	switch {
+	case mode == Exchange:
+	case seen.Absent && (!dir || caps.CondCopy):
+		return found{}, fmt.Errorf("%q: %w", dst.path, ErrNotExist)
+	case seen.To != nil && !dir:
+		return found{Entry: *seen.To}, nil
+	}
+	return s.look(ctx, dst.path)
+}
+
+func (s *Store) renameFile(ctx context.Context, caps backend.Caps, src, dst place, old found, mode RenameMode) (Entry, error) {
 	var cond backend.Cond
 	if mode == NoReplace {
 		cond.IfAbsent = true
@@ -109,8 +153,12 @@ func (s *Store) renameFile(ctx context.Context, caps backend.Caps, src, dst plac
 	for range attempts {
 		copied, gone, err := s.moveOnce(ctx, caps, src, dst, old.info, cond)
 		switch {
-		case err == nil, gone:
-			return err
+		case err == nil:
+			e := old.Entry
+			e.Name, e.Version = dst.path.Name(), copied.ETag
+			return e, nil
+		case gone:
+			return Entry{}, err
 		case copied.ETag != "" || errors.Is(err, errSource):
 			// Somebody wrote to the source: that version is the one to move.
 			if cond != (backend.Cond{}) && copied.ETag != "" {
@@ -118,43 +166,46 @@ func (s *Store) renameFile(ctx context.Context, caps backend.Caps, src, dst plac
 			}
 			info, statErr := s.stat(ctx, src)
 			if errors.Is(statErr, backend.ErrNotExist) && copied.ETag != "" {
-				return nil // moved or removed by somebody else, after we had it
+				return Entry{}, nil // moved or removed by somebody else, after we had it
 			}
 			if statErr != nil {
-				return fail("rename", src.path, statErr)
+				return Entry{}, fail("rename", src.path, statErr)
 			}
-			old.info = info
+			old = s.fileFound(src.path, info)
 		case errors.Is(err, backend.ErrPrecondition):
-			return fmt.Errorf("%q: %w", dst.path, ErrExist)
+			return Entry{}, fmt.Errorf("%q: %w", dst.path, ErrExist)
 		case errors.Is(err, backend.ErrBadKey):
-			return s.badKey(ctx, dst, mode == NoReplace)
+			return Entry{}, s.badKey(ctx, dst, mode == NoReplace)
 		default:
-			return fail("rename", src.path, err)
+			return Entry{}, fail("rename", src.path, err)
 		}
 	}
-	return fmt.Errorf("rename %q: it changes all the time: %w", src.path, ErrStale)
+	return Entry{}, fmt.Errorf("rename %q: it changes all the time: %w", src.path, ErrStale)
 }
 
 // moveOnce moves one version of a file. copied is set once the new name has
 // it; done says that the error is final.
 func (s *Store) moveOnce(ctx context.Context, caps backend.Caps, src, dst place, old backend.Info, cond backend.Cond) (copied backend.Info, done bool, err error) {
-	metadata := s.withTimes(old)
+	var metadata map[string]string // nil: all that the source has
+	if old.Metadata != nil {
+		metadata = s.withTimes(old)
+	}
 	if renamer, ok := backend.As[backend.Renamer](s.b); ok && maps.Equal(metadata, old.Metadata) {
-		_, err := renamer.Rename(ctx, src.key, dst.key, cond)
+		info, err := renamer.Rename(ctx, src.key, dst.key, cond)
 		if errors.Is(err, backend.ErrAmbiguous) {
-			if now, statErr := s.b.Stat(ctx, dst.key); statErr == nil && now.ETag == old.ETag && maps.Equal(now.Metadata, old.Metadata) {
-				err = nil
+			if now, statErr := s.b.Stat(ctx, dst.key); statErr == nil && now.ETag == old.ETag && (metadata == nil || maps.Equal(now.Metadata, metadata)) {
+				info, err = now, nil
 			}
 		}
 		if !errors.Is(err, backend.ErrUnsupported) {
-			return backend.Info{}, err == nil, err
+			return info, err == nil, err
 		}
 	}
 	opts := backend.PutOptions{Cond: cond, Metadata: metadata, ContentType: old.ContentType}
 	copied, err = s.transfer(ctx, caps, old, dst.key, opts, false)
 	if errors.Is(err, backend.ErrAmbiguous) {
 		now, statErr := s.b.Stat(ctx, dst.key)
-		if statErr == nil && (!caps.Metadata || maps.Equal(now.Metadata, metadata)) {
+		if statErr == nil && (!caps.Metadata || metadata == nil || maps.Equal(now.Metadata, metadata)) {
 			same, sameErr := s.sameObjects(ctx, now, old)
 			if sameErr != nil {
 				return backend.Info{}, true, sameErr
@@ -167,7 +218,7 @@ func (s *Store) moveOnce(ctx context.Context, caps backend.Caps, src, dst place,
 	if err != nil {
 		return backend.Info{}, false, err
 	}
-	err = s.removeVersion(ctx, caps, src.key, old.ETag)
+	err = s.eraseOne(ctx, caps, backend.Deletion{Key: src.key, IfMatch: old.ETag})
 	switch {
 	case err == nil, errors.Is(err, backend.ErrNotExist):
 		return copied, true, nil
@@ -177,19 +228,6 @@ func (s *Store) moveOnce(ctx context.Context, caps backend.Caps, src, dst place,
 		return copied, false, err
 	}
 	return copied, true, fail("rename", src.path, err)
-}
-
-// removeVersion deletes an object if it is still that version:
-// backend.ErrPrecondition, backend.ErrNotExist.
-func (s *Store) removeVersion(ctx context.Context, caps backend.Caps, key, version string) error {
-	cond := backend.Cond{IfMatch: version}
-	if !caps.CondDelete {
-		if err := s.check(ctx, key, cond); err != nil {
-			return err
-		}
-		cond = backend.Cond{}
-	}
-	return s.b.Delete(ctx, key, cond)
 }
 
 // withTimes is the metadata of an object with its times in it, which those of
@@ -253,7 +291,7 @@ func (s *Store) exchange(ctx context.Context, caps backend.Caps, a, b place, inA
 func (s *Store) discard(ctx context.Context, caps backend.Caps, info backend.Info) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	err := s.removeVersion(ctx, caps, info.Key, info.ETag)
+	err := s.eraseOne(ctx, caps, backend.Deletion{Key: info.Key, IfMatch: info.ETag})
 	if err != nil && !errors.Is(err, backend.ErrNotExist) && !errors.Is(err, backend.ErrPrecondition) {
 		s.log.Warn("a copy is left in the store", "store", s.BackendName(), "key", info.Key, "err", err)
 	}

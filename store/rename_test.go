@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/fault"
@@ -30,35 +32,75 @@ func TestWhatRenamingCosts(t *testing.T) {
 
 	ok(t, b.Rename(ctx, b.path("d"), b.path("e"), Replace))
 	b.cost("STAT main/d", "LIST main/d/", "STAT main/e", "LIST main/e/",
-		"LIST main/d/", "STAT main/d/b", "COPY main/e/b if-absent", "STAT main/d/x", "COPY main/e/x if-absent",
-		"LIST main/d/", "DELETE main/d/b if-match", "DELETE main/d/x if-match")
+		"LIST main/d/", "COPY main/e/b if-absent", "COPY main/e/x if-absent",
+		"LIST main/d/", "DELETEBATCH")
 	same(t, b.keys(), []string{"main/e/b", "main/e/x"})
 }
 
-func TestADirectoryIsDeletedInBatchesWhereThatHasNoConditions(t *testing.T) {
-	b := newBench(t, mem.Options{Caps: func(c *backend.Caps) { c.CondDelete = false }}, Options{})
-	b.put("main/d/x", "")
+func TestWhatRenamingCostsWhereTheNamesWereSeen(t *testing.T) {
+	b := newBench(t, mem.Options{}, Options{})
+	ctx := t.Context()
+	e, err := b.publish("a", "content", PublishOptions{})
+	ok(t, err)
+	b.in.ResetRequests()
+	moved, err := b.RenameSeen(ctx, b.path("a"), b.path("b"), Replace, Seen{From: &e, Absent: true, Parent: true})
+	ok(t, err)
+	b.cost("COPY main/b", "DELETE main/a if-match")
+	now, err := b.Lookup(ctx, b.path("b"))
+	ok(t, err)
+	if !reflect.DeepEqual(moved, now) {
+		t.Errorf("%+v, but there is %+v", moved, now)
+	}
+
+	// What is not as it was seen is moved as it is.
+	b.put("main/b", "somebody else's")
+	b.in.ResetRequests()
+	_, err = b.RenameSeen(ctx, b.path("b"), b.path("c"), NoReplace, Seen{From: &now, Absent: true})
+	ok(t, err)
+	if b.body("main/c") != "somebody else's" {
+		t.Error("an older version was moved")
+	}
+	_, err = b.RenameSeen(ctx, b.path("b"), b.path("d"), Replace, Seen{From: &now, Absent: true})
+	is(t, err, ErrNotExist)
+
+	for i := range 1001 {
+		b.put(fmt.Sprintf("main/d/%04d", i), "")
+	}
+	dir := Entry{Attr: Attr{Mode: ModeDir}}
+	b.in.ResetRequests()
+	_, err = b.RenameSeen(ctx, b.path("d"), b.path("e"), Replace, Seen{From: &dir, Absent: true, Parent: true})
+	ok(t, err)
+	if b.in.Count("copy") != 1001 || b.in.Count("list") != 4 || b.in.Count("deletebatch") != 2 || b.in.Count("") != 1007 {
+		t.Errorf("%d requests, of which %d copies, %d listings", b.in.Count(""), b.in.Count("copy"), b.in.Count("list"))
+	}
+	_, err = b.RenameSeen(ctx, b.path("d"), b.path("f"), Replace, Seen{From: &dir, Absent: true, Parent: true})
+	is(t, err, ErrNotExist)
+}
+
+func TestADirectoryIsDeletedInBatchesWhereThoseHaveNoConditions(t *testing.T) {
+	b := newBench(t, mem.Options{Caps: func(c *backend.Caps) { c.CondBatch = false }}, Options{})
+	for i := range fewDeletions + 1 {
+		b.put(fmt.Sprint("main/d/", i), "")
+	}
 	ok(t, b.Rename(t.Context(), b.path("d"), b.path("e"), Replace))
-	if got := b.in.Requests(); got[len(got)-1] != "DELETEBATCH" {
-		t.Errorf("the last request was %s", got[len(got)-1])
+	if got := b.in.Requests(); got[len(got)-1] != "DELETEBATCH" || b.in.Count("delete") != 0 {
+		t.Errorf("requests: %s", got)
 	}
 }
 
 func TestWhatIsWrittenAtTheEndOfADirectoryRenameIsMovedToo(t *testing.T) {
-	for _, key := range []string{"main/d/x", "main/d/"} {
-		t.Run(key, func(t *testing.T) {
+	for _, written := range []string{"main/d/x", "main/d/"} {
+		t.Run(written, func(t *testing.T) {
 			b := newBench(t, mem.Options{}, Options{})
 			b.put("main/d/", "")
 			b.put("main/d/x", "old")
-			b.in.Add(fault.Rule{Op: "delete", Key: key, Do: func(context.Context, *backend.Op) error {
-				_, err := b.raw.Put(t.Context(), "main/d/x", backend.Bytes([]byte("new")), backend.PutOptions{})
+			b.in.Add(fault.Rule{Op: "deletebatch", Do: func(context.Context, *backend.Op) error {
+				_, err := b.raw.Put(t.Context(), written, backend.Bytes([]byte("new")), backend.PutOptions{})
 				return err
 			}})
 			ok(t, b.Rename(t.Context(), b.path("d"), b.path("e"), Replace))
-			data, _, err := backend.ReadAll(t.Context(), b.raw, "main/e/x", 10)
-			ok(t, err)
-			if left, err := backend.Exists(t.Context(), b.raw, "main/d/x"); err != nil || string(data) != "new" && !left {
-				t.Errorf("what was written is lost: e/x is %q, d/x is there: %v, %v", data, left, err)
+			if got := b.body(strings.Replace(written, "/d/", "/e/", 1)); got != "new" {
+				t.Errorf("what was written is lost: there is %q", got)
 			}
 		})
 	}
@@ -199,8 +241,8 @@ func TestADirectoryKeepsEverythingWhenItIsRenamed(t *testing.T) {
 		b.put("main/d/"+k, "body of "+k, "owner", "me")
 	}
 	b.put("main/d/", "", "mode", "16832")
+	b.put("main/d/a", "body of a", "owner", "me", "mtime", "5.000000007", "ctime", "6")
 	b.put("main/d!", "beside")
-	before := b.stat("main/d/a")
 	ok(t, b.Rename(t.Context(), b.path("d"), b.path("sub-dir"), Replace))
 	var want []string
 	for _, k := range keys {
@@ -210,7 +252,7 @@ func TestADirectoryKeepsEverythingWhenItIsRenamed(t *testing.T) {
 	slices.Sort(want)
 	same(t, b.keys(), want)
 	e, err := b.Lookup(t.Context(), b.path("sub-dir/%!a"))
-	if err != nil || !e.Mtime.Equal(before.ModTime) || !e.Ctime.Equal(before.ModTime) || e.Foreign["owner"] != "me" || b.body("main/sub-dir/a/b") != "body of a/b" {
+	if err != nil || !e.Mtime.Equal(time.Unix(5, 7)) || !e.Ctime.Equal(time.Unix(6, 0)) || e.Foreign["owner"] != "me" || b.body("main/sub-dir/a/b") != "body of a/b" {
 		t.Errorf("%+v %v", e, err)
 	}
 }

@@ -13,27 +13,29 @@ import (
 	"github.com/keifs/keifs/backend"
 )
 
-const (
-	// copiesAtOnce is how many objects of a directory are copied at a time.
-	copiesAtOnce = 16
-	// batchSize is how many objects one request deletes.
-	batchSize = 1000
-)
+// copiesAtOnce is how many objects of a directory are copied at a time.
+const copiesAtOnce = 64
 
 // renameDir copies everything below a directory, its marker included and keys
 // that cannot be shown as well, and then deletes exactly what was copied. Up to
 // the first deletion the old directory is whole, and from then on the new one.
 //
 // What others change in the old directory meanwhile is copied too. Where the
-// store has conditional deletes, each object is deleted in the version that was
-// copied, so that nothing is lost which somebody writes at the last moment;
-// elsewhere they are deleted in batches, and a write between the last listing
-// and the deletion is lost. replaces: dst is an empty directory with a marker.
+// store's batches have conditions, each object is deleted in the version that
+// was copied, so that nothing is lost which somebody writes at the last moment;
+// elsewhere a write between the last listing and the deletion is lost.
+//
+// The objects are copied as they are, without a look at each: one that has no
+// time of its own has that of the copy afterwards. replaces: dst is an empty
+// directory with a marker.
 func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place, replaces bool) error {
 	m := &dirMove{Store: s, caps: caps, from: src.dir, to: dst.dir, copied: map[string]string{}, made: map[string]string{}}
 	if err := m.copyAll(ctx); err != nil {
 		m.undo(ctx)
 		return stale("rename", src.path, err)
+	}
+	if len(m.copied) == 0 {
+		return fmt.Errorf("rename %q: %w", src.path, ErrNotExist)
 	}
 	s.forgetTree(src.dir)
 	s.forgetTree(dst.dir)
@@ -105,7 +107,7 @@ func (m *dirMove) forgetRemoved(ctx context.Context, listed map[string]bool) err
 		if listed[key] {
 			continue
 		}
-		err := m.removeVersion(ctx, m.caps, m.target(key), m.made[key])
+		err := m.eraseOne(ctx, m.caps, backend.Deletion{Key: m.target(key), IfMatch: m.made[key]})
 		if err != nil && !errors.Is(err, backend.ErrNotExist) && !errors.Is(err, backend.ErrPrecondition) {
 			return err
 		}
@@ -133,24 +135,25 @@ func (m *dirMove) undo(ctx context.Context) {
 
 // copy copies one object. One that is gone by now is not an error.
 func (m *dirMove) copy(ctx context.Context, listed backend.Info) error {
-	dst := m.target(listed.Key)
+	dst, info := m.target(listed.Key), listed
 	m.mu.Lock()
 	_, again := m.copied[listed.Key]
 	m.mu.Unlock()
 	for range attempts {
-		info, err := m.b.Stat(ctx, listed.Key)
-		if errors.Is(err, backend.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		opts := backend.PutOptions{Metadata: m.withTimes(info), ContentType: info.ContentType}
+		var opts backend.PutOptions
 		if !again && dst != m.to { // the marker of an empty directory is replaced
 			opts.Cond.IfAbsent = true
 		}
 		made, err := m.transfer(ctx, m.caps, info, dst, opts, true)
 		if errors.Is(err, errSource) {
+			info, err = m.b.Stat(ctx, listed.Key)
+			if errors.Is(err, backend.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			info.Metadata = nil
 			continue
 		}
 		if errors.Is(err, backend.ErrAmbiguous) {
@@ -172,7 +175,7 @@ func (m *dirMove) copy(ctx context.Context, listed backend.Info) error {
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.copied[listed.Key], m.made[listed.Key] = listed.ETag, made.ETag
+		m.copied[listed.Key], m.made[listed.Key] = info.ETag, made.ETag
 		return nil
 	}
 	return fmt.Errorf("%q changes all the time: %w", listed.Key, ErrStale)
@@ -184,57 +187,31 @@ func (m *dirMove) deleteCopied(ctx context.Context) (kept bool, err error) {
 	keys := slices.Sorted(maps.Keys(m.copied))
 	// The marker, which sorts first, goes last: so the directory stays one.
 	slices.Reverse(keys)
-	if !m.caps.CondDelete {
-		return false, m.deleteAll(ctx, keys)
+	objects := make([]backend.Deletion, len(keys))
+	for i, key := range keys {
+		if objects[i].Key = key; m.caps.CondBatch || !m.batches() || m.caps.CondDelete && len(keys) <= fewDeletions {
+			objects[i].IfMatch = m.copied[key]
+		}
 	}
-	one := func(ctx context.Context, key string) error {
-		m.mu.Lock()
-		version := m.copied[key]
-		m.mu.Unlock()
-		err := m.removeVersion(ctx, m.caps, key, version)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		switch {
-		case errors.Is(err, backend.ErrPrecondition):
-			kept = true
-			return nil
-		case err == nil, errors.Is(err, backend.ErrNotExist):
+	errs, err := m.erase(ctx, m.caps, objects)
+	for i, key := range keys {
+		switch e := errs[i]; {
+		case e == nil && err != nil: // it may be there or not
+		case e == nil:
 			// The copy is the only one now, which nothing may take back.
 			delete(m.copied, key)
 			delete(m.made, key)
-			return nil
+		case errors.Is(e, backend.ErrPrecondition):
+			kept = true
+		case err == nil:
+			err = fmt.Errorf("delete %q: %w", key, e)
 		}
-		return fmt.Errorf("delete %q: %w", key, err)
 	}
-	marker := slices.Index(keys, m.from)
-	if marker >= 0 {
-		keys = slices.Delete(keys, marker, marker+1)
-	}
-	if err := parallel(ctx, copiesAtOnce, keys, one); err != nil || marker < 0 || kept {
-		return kept, err
-	}
-	err = one(ctx, m.from)
 	return kept, err
 }
 
-// deleteAll deletes many objects, by batches where the store has them.
-func (s *Store) deleteAll(ctx context.Context, keys []string) error {
-	deleter, ok := backend.As[backend.BatchDeleter](s.b)
-	if !ok {
-		return parallel(ctx, copiesAtOnce, keys, func(ctx context.Context, key string) error {
-			return s.b.Delete(ctx, key, backend.Cond{})
-		})
-	}
-	for batch := range slices.Chunk(keys, batchSize) {
-		errs, err := deleter.DeleteBatch(ctx, batch)
-		if err != nil {
-			return err
-		}
-		for i, err := range errs {
-			if err != nil && !errors.Is(err, backend.ErrNotExist) {
-				return fmt.Errorf("delete %q: %w", batch[i], err)
-			}
-		}
-	}
-	return nil
+// batches says whether many are deleted by one request.
+func (m *dirMove) batches() bool {
+	_, ok := backend.As[backend.BatchDeleter](m.b)
+	return ok
 }

@@ -198,6 +198,10 @@ type Entry struct {
 	// Marker: the directory has an object of its own, and so lives on
 	// when it is empty.
 	Marker bool
+
+	// stamped: the object has its times in its own metadata, so that a copy
+	// has them too.
+	stamped bool
 }
 
 // IsDir says whether the entry is a directory.

@@ -1,0 +1,292 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/keifs/keifs/backend"
+)
+
+const (
+	// batchSize is how many objects one request deletes.
+	batchSize = 1000
+	// batchesAtOnce is how many such requests are on the wire.
+	batchesAtOnce = 4
+	// fewDeletions are sent one by one where that keeps their conditions and
+	// a batch does not.
+	fewDeletions = 4
+)
+
+// erase removes objects from the bucket: whatever a removal, a rename or a
+// batch takes away goes through here. The result has one entry for each, nil
+// where it is gone or never was there, backend.ErrPrecondition where another
+// version than IfMatch is there, which stays. The error is the first that is
+// not about one object alone.
+//
+// Many go by batches. Where those have no conditions, the versions are
+// compared with a listing just before: what somebody writes between the two
+// is lost, as FORMAT.md says.
+func (s *Store) erase(ctx context.Context, caps backend.Caps, objects []backend.Deletion) ([]error, error) {
+	errs := make([]error, len(objects))
+	_, batches := backend.As[backend.BatchDeleter](s.b)
+	if !batches || len(objects) == 1 || len(objects) <= fewDeletions && caps.CondDelete && !caps.CondBatch {
+		err := parallel(ctx, copiesAtOnce, indexes(objects), func(ctx context.Context, i int) error {
+			errs[i] = gone(s.eraseOne(ctx, caps, objects[i]))
+			return ctx.Err()
+		})
+		return errs, err
+	}
+	var starts []int
+	for i := 0; i < len(objects); i += batchSize {
+		starts = append(starts, i)
+	}
+	err := parallel(ctx, batchesAtOnce, starts, func(ctx context.Context, i int) error {
+		end := min(i+batchSize, len(objects))
+		return s.eraseBatch(ctx, caps, objects[i:end], errs[i:end])
+	})
+	return errs, err
+}
+
+// eraseOne removes one object: backend.ErrPrecondition, backend.ErrNotExist.
+func (s *Store) eraseOne(ctx context.Context, caps backend.Caps, object backend.Deletion) error {
+	cond := backend.Cond{IfMatch: object.IfMatch}
+	if !caps.CondDelete {
+		if err := s.check(ctx, object.Key, cond); err != nil {
+			return err
+		}
+		cond = backend.Cond{}
+	}
+	return s.b.Delete(ctx, object.Key, cond)
+}
+
+// gone is the error of a removal without that of what is not there.
+func gone(err error) error {
+	if errors.Is(err, backend.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// eraseBatch removes at most batchSize objects by one request.
+func (s *Store) eraseBatch(ctx context.Context, caps backend.Caps, objects []backend.Deletion, errs []error) error {
+	send := indexes(objects)
+	if !caps.CondBatch {
+		var err error
+		if send, err = s.compare(ctx, objects, errs); err != nil {
+			return err
+		}
+	}
+	if len(send) == 0 {
+		return nil
+	}
+	batch := make([]backend.Deletion, len(send))
+	for n, i := range send {
+		if batch[n] = objects[i]; !caps.CondBatch {
+			batch[n].IfMatch = ""
+		}
+	}
+	deleter, _ := backend.As[backend.BatchDeleter](s.b)
+	results, err := deleter.DeleteBatch(ctx, batch)
+	if err != nil {
+		return err
+	}
+	for n, i := range send {
+		if err = results[n]; errors.Is(err, backend.ErrThrottled) || errors.Is(err, backend.ErrTransient) {
+			err = s.b.Delete(ctx, batch[n].Key, backend.Cond{IfMatch: batch[n].IfMatch}) // which is tried again, with patience
+		}
+		errs[i] = gone(err)
+	}
+	return nil
+}
+
+// compare returns the indexes of the objects that are there, and in the
+// version that is to go; the errors of others are set.
+func (s *Store) compare(ctx context.Context, objects []backend.Deletion, errs []error) ([]int, error) {
+	var keys []string
+	for _, o := range objects {
+		if o.IfMatch != "" {
+			keys = append(keys, o.Key)
+		}
+	}
+	current, err := s.versions(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	var send []int
+	for i, o := range objects {
+		version, there := current[o.Key]
+		switch {
+		case o.IfMatch == "" || version == o.IfMatch:
+			send = append(send, i)
+		case there:
+			errs[i] = backend.Fail("delete", o.Key, backend.ErrPrecondition, nil)
+		}
+	}
+	return send, nil
+}
+
+// versions asks which of the keys are there, and in which version: by one
+// listing where they lie close together, else one by one.
+func (s *Store) versions(ctx context.Context, keys []string) (map[string]string, error) {
+	current := map[string]string{}
+	if len(keys) == 0 {
+		return current, nil
+	}
+	keys = slices.Sorted(slices.Values(keys))
+	first, last := keys[0], keys[len(keys)-1]
+	opts := backend.ListOptions{Prefix: first[:sharedPrefix(first, last)]}
+	for range 2 + 2*len(keys)/batchSize {
+		page, err := s.b.ListPage(ctx, opts)
+		if err != nil {
+			return nil, err
+		}
+		for _, info := range page.Objects {
+			current[info.Key] = info.ETag
+		}
+		n := len(page.Objects)
+		if page.Next == "" || n > 0 && page.Objects[n-1].Key >= last {
+			return current, nil
+		}
+		if n > 0 {
+			i, _ := slices.BinarySearch(keys, page.Objects[n-1].Key+"\x00")
+			keys = keys[i:]
+		}
+		opts.Token = page.Next
+	}
+	found := make([]backend.Info, len(keys))
+	err := parallel(ctx, copiesAtOnce, indexes(keys), func(ctx context.Context, i int) (err error) {
+		found[i], err = s.b.Stat(ctx, keys[i])
+		return gone(err)
+	})
+	for i, info := range found {
+		if info.ETag != "" {
+			current[keys[i]] = info.ETag
+		}
+	}
+	return current, err
+}
+
+// sharedPrefix is the length of what both begin with.
+func sharedPrefix(a, b string) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+func indexes[T any](items []T) []int {
+	all := make([]int, len(items))
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+// Removal is a name on its way out.
+type Removal struct {
+	Path    Path
+	Version string // of a file: it goes only as this version; empty: whatever it is
+	Dir     bool   // a directory: its marker goes, and what is in it stays
+}
+
+// RemoveAll removes many names at once, without looking at them first: the
+// caller has, and says which versions it has seen. The result has one entry
+// for each, nil where the name is gone, ErrStale where another version is
+// there, which stays. What others have put into a directory keeps it. Parents
+// live on.
+func (s *Store) RemoveAll(ctx context.Context, all []Removal) ([]error, error) {
+	caps, err := s.change(ctx)
+	if err != nil {
+		return nil, err
+	}
+	places := make([]place, len(all))
+	objects := make([]backend.Deletion, len(all))
+	for i, r := range all {
+		if places[i], err = s.place(r.Path); err != nil {
+			return nil, err
+		}
+		if objects[i] = (backend.Deletion{Key: places[i].key, IfMatch: r.Version}); r.Dir {
+			objects[i] = backend.Deletion{Key: places[i].dir}
+		}
+	}
+	if err := s.keepParents(ctx, caps, places, objects); err != nil {
+		return nil, err
+	}
+	errs, err := s.erase(ctx, caps, objects)
+	for i, e := range errs {
+		if errs[i] = stale("remove", all[i].Path, e); all[i].Dir {
+			s.forget(places[i].dir)
+		}
+	}
+	return errs, err
+}
+
+// keepParents gives a marker to each directory that would vanish with what is
+// about to go: once, however many go.
+func (s *Store) keepParents(ctx context.Context, caps backend.Caps, places []place, objects []backend.Deletion) error {
+	going := map[string]bool{}
+	for _, o := range objects {
+		going[o.Key] = true
+	}
+	losses := map[Path]int{}
+	for _, pl := range places {
+		if !pl.shadow {
+			losses[pl.path.Dir()]++
+		}
+	}
+	var look []Path
+	for dir, n := range losses {
+		pl, err := s.place(dir)
+		if err != nil {
+			return err
+		}
+		if pl.dir != "" && !going[pl.dir] && !s.spend(pl.dir, n) {
+			look = append(look, dir)
+		}
+	}
+	return parallel(ctx, copiesAtOnce, look, func(ctx context.Context, dir Path) error {
+		pl, err := s.place(dir)
+		if err != nil {
+			return err
+		}
+		last, err := s.losesAll(ctx, pl, func(key string) bool { return going[key] })
+		if err == nil && last {
+			err = s.keepDir(ctx, caps, dir)
+		}
+		return err
+	})
+}
+
+// losesAll says whether a directory has no marker, and nothing but what goes:
+// keys, those of directories with a '/' at the end.
+func (s *Store) losesAll(ctx context.Context, pl place, goes func(key string) bool) (bool, error) {
+	opts := backend.ListOptions{Prefix: pl.dir, Delimited: true}
+	for {
+		page, err := s.b.ListPage(ctx, opts)
+		if err != nil {
+			return false, err
+		}
+		others := 0
+		for _, info := range page.Objects {
+			if info.Key == pl.dir && info.Size == 0 {
+				s.noteMarker(pl.dir)
+				return false, nil
+			}
+			if !goes(info.Key) {
+				others++
+			}
+		}
+		for _, prefix := range page.Prefixes {
+			if !goes(prefix) {
+				others++
+			}
+		}
+		s.noteOthers(pl.dir, others)
+		if others > 0 || page.Next == "" {
+			return others == 0, nil
+		}
+		opts.Token = page.Next
+	}
+}
