@@ -1,7 +1,7 @@
 # What a developer runs. CI runs .ci/run, which is check with an eye on skipped
 # tests.
 
-.PHONY: check test race lint fmt fuzz build
+.PHONY: check test race lint fmt fuzz bench build
 
 check: ## formatting, vet, linter and all tests with the race detector
 	@test -z "$$(gofmt -l .)" || { echo "not formatted, run make fmt:"; gofmt -l .; exit 1; }
@@ -34,3 +34,10 @@ fuzz: ## each fuzz test for a short time
 			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg </dev/null || exit 1; \
 		done || exit 1; \
 	done
+
+ROUNDS ?= 1
+ROW ?= .
+SCALE ?= 1
+
+bench: ## the tables of test/bench/README.md: all rows, or those whose name ROW matches
+	go test ./test/bench -run '^$$' -bench '^BenchmarkWork$$/$(ROW)' -benchtime 1x -count $(ROUNDS) -timeout 3h -scale $(SCALE)

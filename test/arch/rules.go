@@ -49,6 +49,7 @@ func Keifs() Rules {
 			"test/need":      nil,
 			"test/server":    {aws},
 			"test/versitygw": {"test/server"},
+			"test/bench":     {"test/server", "test/versitygw", aws, unix},
 			"test/e2e":       {"backend", "backend/s3", "test/need", "test/versitygw", unix},
 		},
 		Std: map[string]string{
@@ -65,7 +66,7 @@ func Keifs() Rules {
 		// fs/errno.go makes errno values; the others work on a local disk, or
 		// with mounts and processes, and understand those they get.
 		Errno:       []string{"fs/errno.go", "backend/file/", "cache/", "cmd/keifs/"},
-		Pauses:      []string{"test/server/server.go", "backend/s3/errors_test.go"},
+		Pauses:      []string{"test/server/server.go", "test/bench/", "backend/s3/errors_test.go"},
 		TestFolders: []string{"test/", "backend/backendtest/", "store/storetest/"},
 	}
 }
