@@ -36,8 +36,7 @@ fuzz: ## each fuzz test for a short time
 	done
 
 ROUNDS ?= 1
-ROW ?= .
 SCALE ?= 1
 
-bench: ## the tables of test/bench/README.md: all rows, or those whose name ROW matches
-	go test ./test/bench -run '^$$' -bench '^BenchmarkWork$$/$(ROW)' -benchtime 1x -count $(ROUNDS) -timeout 3h -scale $(SCALE)
+bench: ## the tables of test/bench/README.md: all rows, or those in ROWS, as ROWS=read1,cat
+	go test ./test/bench -run '^$$' -bench . -benchtime 1x -count $(ROUNDS) -timeout 3h -scale $(SCALE) -rows '$(ROWS)'

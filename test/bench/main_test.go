@@ -26,6 +26,7 @@ const proxyEnv = "KEIFS_BENCH_PROXY"
 
 var (
 	scale = flag.Float64("scale", 1, "size of the benchmarks' work, for trying them out")
+	only  = flag.String("rows", "", "names of the rows to measure, separated by commas; default all")
 	table Table
 )
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -40,7 +42,13 @@ const (
 
 func BenchmarkWork(b *testing.B) {
 	s := openSite(b)
+	names := strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
 	for _, r := range rows() {
+		if i := slices.Index(names, r.name); i >= 0 {
+			names = slices.Delete(names, i, i+1)
+		} else if *only != "" {
+			continue
+		}
 		b.Run(r.name, func(b *testing.B) {
 			for range b.N {
 				raw, keifs := s.measure(&r)
@@ -54,6 +62,9 @@ func BenchmarkWork(b *testing.B) {
 				b.ReportMetric(float64(keifs.Cost.Peak>>20), "MiB")
 			}
 		})
+	}
+	if len(names) > 0 {
+		b.Errorf("no such rows: %s", names)
 	}
 }
 
