@@ -77,6 +77,10 @@ type Info struct {
 	ETag    string    // opaque version of the content, without quotes; compare for equality only
 	ModTime time.Time // when the store took it; seconds resolution on most
 
+	// Date is what the store's clock said, in whole seconds or finer, when it
+	// answered a Stat, Put or Copy; zero where that is not known.
+	Date time.Time
+
 	// VersionID names the version on a versioned bucket, else empty.
 	VersionID string
 
@@ -131,7 +135,13 @@ type ListOptions struct {
 	Delimited bool
 
 	Token string // Page.Next of the page before; empty for the first
-	Limit int    // entries at most, prefixes included; 0 is the store's own page size
+
+	// After leaves out what does not sort behind it: a key or, when
+	// Delimited, an entry of Prefixes. Where Caps().ListAfter, and no Token
+	// is given; else it is ignored.
+	After string
+
+	Limit int // entries at most, prefixes included; 0 is the store's own page size
 }
 
 // Page is one page of a listing. Objects and Prefixes are each in ascending
@@ -140,6 +150,8 @@ type Page struct {
 	Objects  []Info   // without Metadata and ContentType
 	Prefixes []string // whole, ending in '/', when Delimited
 	Next     string   // token of the next page; empty at the end
+
+	Date time.Time // as Info.Date
 }
 
 // Caps is what a bucket can do: what its provider knows, or what a probe saw.
@@ -154,6 +166,7 @@ type Caps struct {
 	Copy          bool // server-side copy works
 	Versions      bool // the bucket keeps versions
 	StrongList    bool // a listing shows every write acknowledged before it
+	ListAfter     bool // ListOptions.After is heeded
 	ObjectPrefix  bool // "a" and "a/b" can both exist
 
 	MaxPut      int64 // bytes one Put takes; 0 is no limit

@@ -52,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 		{"MalformedConditions", malformedConditions},
 
 		{"ListOrderAndPaging", listOrder},
+		{"ListAfterAKey", listAfter},
 		{"ListPrefixIsAString", listPrefix},
 		{"ListManyPrefixes", listManyPrefixes},
 		{"ListMoreThanOnePage", listManyPages},

@@ -71,6 +71,44 @@ func listOrder(s *tester) {
 	s.fails("a negative limit", err, backend.ErrInvalid)
 }
 
+func listAfter(s *tester) {
+	if !s.caps.ListAfter {
+		return // what it would leave out is listed
+	}
+	s.putAll([]string{"a", "b!", "b/1", "b/2/x", "b/3", "b0", "c/1", "d"})
+	for _, test := range []struct {
+		after, prefix string
+		delimited     bool
+		want          []string
+	}{
+		{"", "", true, []string{"a", "b!", "b/", "b0", "c/", "d"}},
+		{"a", "", true, []string{"b!", "b/", "b0", "c/", "d"}},
+		{"b!", "", true, []string{"b/", "b0", "c/", "d"}},
+		{"b/", "", true, []string{"b0", "c/", "d"}},
+		{"b00", "", true, []string{"c/", "d"}},
+		{"d", "", true, nil},
+		{"b/", "", false, []string{"b/1", "b/2/x", "b/3", "b0", "c/1", "d"}},
+		{"b/1", "", false, []string{"b/2/x", "b/3", "b0", "c/1", "d"}},
+		{"b/2/", "b/", true, []string{"b/3"}},
+		{"a", "b/", true, []string{"b/1", "b/2/", "b/3"}},
+		{"c", "b/", true, nil},
+	} {
+		var want []string
+		for _, name := range test.want {
+			want = append(want, s.key(name))
+		}
+		for _, limit := range []int{0, 1, 2} {
+			opts := backend.ListOptions{Prefix: s.key(test.prefix), Delimited: test.delimited, Limit: limit}
+			if test.after != "" {
+				opts.After = s.key(test.after)
+			}
+			if got := s.list(opts); !slices.Equal(got, want) {
+				s.Errorf("behind %q of %q, delimited %v, limit %d: %q, want %q", test.after, test.prefix, test.delimited, limit, got, want)
+			}
+		}
+	}
+}
+
 func listPrefix(s *tester) {
 	for _, name := range []string{"ab", "ab/1", "abc", "abd/1", "abd/2/3", "ac", "b/abc"} {
 		if name == "ab" && !s.caps.ObjectPrefix {

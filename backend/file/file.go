@@ -95,7 +95,7 @@ const (
 func (b *bucket) Caps() backend.Caps {
 	return backend.Caps{
 		CondCreate: true, CondOverwrite: true, CondDelete: true, CondBatch: true, CondCopy: true, CondAssemble: true,
-		Metadata: b.xattrs, Copy: true, StrongList: true,
+		Metadata: b.xattrs, Copy: true, StrongList: true, ListAfter: true,
 		MaxParts: maxParts, MaxMetadata: maxMetadata,
 		MaxKey: max(unix.PathMax-1-len(b.dir)-1, 1), // so that DIR/<key> is a path that tools can use
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +24,10 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 	if opts.Limit < 0 {
 		return backend.Page{}, backend.Fail("list", opts.Prefix, backend.ErrInvalid, fmt.Errorf("limit %d", opts.Limit))
 	}
-	l := &lister{ctx: ctx, opts: opts, limit: pageSize}
+	if opts.Token == "" {
+		opts.Token = opts.After
+	}
+	l := &lister{ctx: ctx, opts: opts, limit: pageSize, page: backend.Page{Date: time.Now()}}
 	if opts.Limit > 0 {
 		l.limit = min(pageSize, opts.Limit)
 	}

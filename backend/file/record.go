@@ -197,6 +197,7 @@ func (o *object) listed() backend.Info {
 
 func (o *object) info() backend.Info {
 	info := o.listed()
+	info.Date = time.Now()
 	if info.Metadata = o.metadata; info.Metadata == nil {
 		info.Metadata = map[string]string{}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 )
@@ -24,12 +25,15 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 	defer b.mu.Unlock()
 
 	// A token is the last entry of the page before: a key or a prefix.
-	var page backend.Page
+	page := backend.Page{Date: time.Now()}
 	var last string
 	from := opts.Prefix
+	if opts.Token == "" {
+		opts.Token = opts.After
+	}
 	if opts.Token != "" {
 		last = opts.Token
-		from = after(last, opts)
+		from = max(from, after(last, opts))
 	}
 	i, _ := slices.BinarySearch(b.keys, from)
 	for i < len(b.keys) && strings.HasPrefix(b.keys[i], opts.Prefix) {

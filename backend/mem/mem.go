@@ -45,7 +45,7 @@ func New(name string, opts Options) backend.Backend {
 	b := &bucket{name: name, opts: opts, objects: map[string]*object{}}
 	b.caps = backend.Caps{
 		CondCreate: true, CondOverwrite: true, CondDelete: true, CondBatch: true, CondCopy: true, CondAssemble: true,
-		Metadata: true, Copy: true, StrongList: true, ObjectPrefix: true,
+		Metadata: true, Copy: true, StrongList: true, ListAfter: true, ObjectPrefix: true,
 		MaxParts: 10000, MaxKey: 1024, MaxMetadata: 2048,
 	}
 	if opts.Caps != nil {
@@ -153,6 +153,7 @@ func (b *bucket) get(ctx context.Context, op, key, version string) (*object, err
 func (o *object) fullInfo() backend.Info {
 	info := o.info
 	info.Metadata = maps.Clone(info.Metadata)
+	info.Date = time.Now()
 	return info
 }
 

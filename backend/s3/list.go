@@ -33,20 +33,31 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 	if opts.Delimited {
 		in.Delimiter = aws.String("/")
 	}
+	if opts.Token == "" && opts.After != "" {
+		after := opts.After
+		if opts.Delimited && strings.HasSuffix(after, "/") && len(after) > len(opts.Prefix) {
+			after += "\U0010ffff" // behind all that the prefix stands for
+		}
+		in.StartAfter = b.full(after)
+	}
 	ctx, w := b.watch(ctx)
 	defer w.Stop()
 	var body string
-	if _, err := b.client.ListObjectsV2(ctx, in, capture(&body)); err != nil {
+	out, err := b.client.ListObjectsV2(ctx, in, capture(&body))
+	if err != nil {
 		return backend.Page{}, b.fail(ctx, "list", opts.Prefix, err)
 	}
 	l := listing{b: b, root: "ListBucketResult"}
 	if err := l.parse(body); err != nil {
 		return backend.Page{}, backend.Fail("list", opts.Prefix, backend.ErrTransient, err)
 	}
-	page := backend.Page{Prefixes: l.prefixes, Objects: make([]backend.Info, len(l.entries))}
-	for i, e := range l.entries {
-		page.Objects[i] = e.Info
+	page := backend.Page{Prefixes: l.prefixes, Objects: make([]backend.Info, 0, len(l.entries)), Date: answered(out.ResultMetadata)}
+	for _, e := range l.entries {
+		if e.Key > opts.After { // not every server knows start-after
+			page.Objects = append(page.Objects, e.Info)
+		}
 	}
+	page.Prefixes = slices.DeleteFunc(page.Prefixes, func(p string) bool { return p <= opts.After })
 	if l.truncated {
 		if page.Next = l.next["NextContinuationToken"]; page.Next == "" {
 			return backend.Page{}, backend.Fail("list", opts.Prefix, backend.ErrTransient, errors.New("a page with no token for the next"))

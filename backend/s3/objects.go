@@ -63,6 +63,7 @@ func (b *bucket) headInfo(key string, out *s3.HeadObjectOutput) backend.Info {
 	return backend.Info{
 		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: unquote(out.ETag), ModTime: aws.ToTime(out.LastModified),
 		VersionID: b.version(out.VersionId), Metadata: told(out.Metadata), ContentType: aws.ToString(out.ContentType),
+		Date: answered(out.ResultMetadata),
 	}
 }
 
@@ -180,7 +181,7 @@ func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts b
 	}
 	return backend.Info{
 		Key: key, Size: src.Size(), ETag: unquote(out.ETag), ModTime: answered(out.ResultMetadata), VersionID: b.version(out.VersionId),
-		Metadata: cloned(opts.Metadata), ContentType: opts.ContentType,
+		Metadata: cloned(opts.Metadata), ContentType: opts.ContentType, Date: answered(out.ResultMetadata),
 	}, nil
 }
 

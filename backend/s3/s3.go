@@ -132,7 +132,7 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 	}
 	b.caps = backend.Caps{
 		CondCreate: true, CondOverwrite: true, CondDelete: true, CondBatch: true, CondCopy: true, CondAssemble: true,
-		Metadata: true, Copy: true, Versions: b.versioned(ctx), StrongList: true, ObjectPrefix: true,
+		Metadata: true, Copy: true, Versions: b.versioned(ctx), StrongList: true, ListAfter: true, ObjectPrefix: true,
 		MaxPut: 5 << 30, MaxCopy: 5 << 30, MinPart: 5 << 20, MaxPart: 5 << 30, MaxParts: 10000,
 		MaxKey: maxKey - len(b.prefix), MaxMetadata: 2048,
 	}
