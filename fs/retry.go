@@ -24,8 +24,9 @@ type retry struct {
 	pinned *node
 }
 
-// pinFor is how long a rename waits for the open at most.
-const pinFor = 100 * time.Millisecond
+// pinFor is how long a rename waits for the open at most: one that never comes,
+// as its program was killed. A busy machine may take long for one that does.
+const pinFor = 2 * time.Second
 
 // begin notes that the thread is about to walk again.
 func (r *retries) begin(thread uint32) {
@@ -36,7 +37,7 @@ func (r *retries) begin(thread uint32) {
 		r.told = map[uint32]*retry{}
 	}
 	for other, t := range r.told { // threads that went elsewhere
-		if now.Sub(t.since) > time.Second {
+		if now.Sub(t.since) > time.Minute {
 			delete(r.told, other)
 		}
 	}
