@@ -66,6 +66,8 @@ type Cache struct {
 	fetch *fetcher
 	stage *staging
 
+	siblings *siblings
+
 	ctx    context.Context // ends when Close gives up or is done
 	cancel context.CancelFunc
 	quit   chan struct{} // closed when Close begins
@@ -126,6 +128,7 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 		return nil, err
 	}
 	c.stage.relieve = c.chunk.relieve
+	c.siblings = &siblings{c: c, budget: max(opts.Memory, 0) / 2 / aheadFraction}
 	return c, nil
 }
 

@@ -373,6 +373,29 @@ func (f *fetcher) close() {
 	f.work.Wait()
 }
 
+// holds says whether all of the object is here or on its way.
+func (f *fetcher) holds(o *object) bool {
+	end := (o.size + blockSize - 1) / blockSize
+	from, _ := f.missing(o, 0, end)
+	return from == end
+}
+
+// keep takes the whole content of a small object, and keeps it.
+func (f *fetcher) keep(o *object, data []byte) {
+	var blocks [][]byte
+	f.mu.Lock()
+	for rest := data; len(rest) > 0; {
+		block := rest[:min(blockSize, len(rest))]
+		rest = rest[len(block):]
+		if f.memory.max >= int64(len(block)) {
+			f.memory.add(f.id(o, int64(len(blocks))), block, int64(len(block)))
+		}
+		blocks = append(blocks, block)
+	}
+	f.mu.Unlock()
+	f.start(func() { f.disk.keep(f.id(o, 0).chunk, len(data), 0, blocks) })
+}
+
 // cached fills p, of at most diskRead bytes, from an offset that is a multiple
 // of that, if all of it is here.
 func (f *fetcher) cached(o *object, p []byte, off int64) bool {

@@ -35,20 +35,12 @@ type flight[V any] struct {
 // found may be remembered.
 func (g *flights[K, V]) do(ctx context.Context, key K, fn func(ctx context.Context, fresh func() bool) (V, error)) (v V, shared bool, err error) {
 	g.mu.Lock()
-	if g.closed {
-		g.mu.Unlock()
-		return v, false, store.ErrClosed
-	}
 	f, shared := g.calls[key]
 	if !shared {
-		if g.calls == nil {
-			g.calls, g.running = map[K]*flight[V]{}, map[*flight[V]]struct{}{}
+		if f = g.beginLocked(ctx, key, fn); f == nil {
+			g.mu.Unlock()
+			return v, false, store.ErrClosed
 		}
-		var work context.Context
-		f = &flight[V]{done: make(chan struct{})}
-		work, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-		g.calls[key], g.running[f] = f, struct{}{}
-		g.work.Go(func() { g.run(work, key, f, fn) })
 	}
 	f.askers++
 	g.mu.Unlock()
@@ -59,6 +51,54 @@ func (g *flights[K, V]) do(ctx context.Context, key K, fn func(ctx context.Conte
 	case <-ctx.Done():
 		g.leave(key, f)
 		return v, shared, ctx.Err()
+	}
+}
+
+// begin begins a call that nobody waits for yet, unless one is under way. It
+// goes on without askers.
+func (g *flights[K, V]) begin(ctx context.Context, key K, fn func(ctx context.Context, fresh func() bool) (V, error)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.calls[key] != nil {
+		return
+	}
+	if f := g.beginLocked(ctx, key, fn); f != nil {
+		f.askers++
+	}
+}
+
+// beginLocked begins a call; nil after close.
+func (g *flights[K, V]) beginLocked(ctx context.Context, key K, fn func(ctx context.Context, fresh func() bool) (V, error)) *flight[V] {
+	if g.closed {
+		return nil
+	}
+	if g.calls == nil {
+		g.calls, g.running = map[K]*flight[V]{}, map[*flight[V]]struct{}{}
+	}
+	f := &flight[V]{done: make(chan struct{})}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f.cancel = cancel
+	g.calls[key], g.running[f] = f, struct{}{}
+	g.work.Go(func() { g.run(work, key, f, fn) })
+	return f
+}
+
+// join waits for the call under way, if there is one, and returns what it found.
+func (g *flights[K, V]) join(ctx context.Context, key K) (v V, ok bool) {
+	g.mu.Lock()
+	f, found := g.calls[key]
+	if !found {
+		g.mu.Unlock()
+		return v, false
+	}
+	f.askers++
+	g.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.value, f.err == nil
+	case <-ctx.Done():
+		g.leave(key, f)
+		return v, false
 	}
 }
 

@@ -21,6 +21,7 @@ type metadata struct {
 	names flights[metaKey, store.Entry]
 	lists flights[metaKey, []store.Entry]
 	links flights[metaKey, string]
+	ahead flights[metaKey, store.Entry] // of files before they are opened
 
 	// mu is taken before the locks of the flights.
 	mu      sync.Mutex
@@ -55,6 +56,7 @@ type metaItem struct {
 	absent bool        // of a name: there is none
 	list   *listing
 	target string
+	ticket uint64 // of a question that was asked ahead of an open, not 0 until one has used it
 }
 
 func newMetadata(ttl time.Duration, entries int) *metadata {
@@ -70,6 +72,7 @@ func (m *metadata) close() {
 	m.names.close()
 	m.lists.close()
 	m.links.close()
+	m.ahead.close()
 }
 
 // freshLocked is the answer to key, if there is one that is still good.
@@ -149,6 +152,9 @@ func (m *metadata) lookup(ctx context.Context, s *store.Store, p store.Path) (st
 	if ask == known {
 		return e, err
 	}
+	if e, ok := m.ahead.join(ctx, metaKey{branch, nameKind, p}); ok {
+		return e, nil
+	}
 	e, shared, err := m.names.do(ctx, metaKey{branch, nameKind, p}, func(ctx context.Context, fresh func() bool) (store.Entry, error) {
 		at := time.Now()
 		e, err := fetch(ctx, s, p, ask)
@@ -197,9 +203,14 @@ func (m *metadata) noteLocked(branch string, p store.Path, at time.Time, e store
 // head asks the bucket about a file, whatever is remembered, and remembers
 // the answer.
 func (m *metadata) head(ctx context.Context, s *store.Store, p store.Path) (store.Entry, error) {
+	return m.question(s, p, func() (store.Entry, error) { return s.Head(ctx, p) })
+}
+
+// question remembers the answer that ask brings.
+func (m *metadata) question(s *store.Store, p store.Path, ask func() (store.Entry, error)) (store.Entry, error) {
 	branch := s.CurrentBranch()
 	at := time.Now()
-	e, err := s.Head(ctx, p)
+	e, err := ask()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err == nil {

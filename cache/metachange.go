@@ -81,6 +81,7 @@ func (m *metadata) dropLocked(branch string, p store.Path, subtree bool) {
 	}
 	m.names.spoil(within)
 	m.links.spoil(within)
+	m.ahead.spoil(within)
 	parent := metaKey{branch, listKind, p.Dir()}
 	m.lists.spoil(func(key metaKey) bool { return key == parent || within(key) })
 }

@@ -218,8 +218,7 @@ func (t *tree) openCurrent(ctx context.Context, p store.Path, flags store.OpenFl
 	if h := t.openUnpublished(p, flags); h != nil {
 		return h, nil
 	}
-	asked := t.c.asked.Add(1)
-	e, err := t.c.meta.head(ctx, t.store, p)
+	e, asked, err := t.current(ctx, p, flags)
 	if errors.Is(err, store.ErrNotExist) {
 		if h := t.openUnpublished(p, flags); h != nil { // written meanwhile through a handle
 			return h, nil
@@ -244,6 +243,24 @@ func (t *tree) openCurrent(ctx context.Context, p store.Path, flags store.OpenFl
 	}
 	in.asked = max(in.asked, asked)
 	return in.openLocked(flags.Write), nil
+}
+
+// current is what the bucket has at p now, with the number of the question.
+func (t *tree) current(ctx context.Context, p store.Path, flags store.OpenFlags) (e store.Entry, asked uint64, err error) {
+	if flags.Write {
+		asked = t.c.asked.Add(1)
+		e, err = t.c.meta.head(ctx, t.store, p)
+		return e, asked, err
+	}
+	e, asked, ahead := t.c.meta.takeAhead(ctx, t.Name(), p)
+	if !ahead {
+		asked = t.c.asked.Add(1)
+		e, err = t.c.meta.ask(ctx, t, p)
+	}
+	if err == nil && e.IsRegular() {
+		t.c.siblings.opened(t, p, ahead)
+	}
+	return e, asked, err
 }
 
 // isLocked says whether the inode is what the bucket was seen to have as e,

@@ -139,6 +139,35 @@ func (s *Store) Head(ctx context.Context, p Path) (Entry, error) {
 	return s.fileFound(p, info).Entry, nil
 }
 
+// HeadRead is Head that hands fn the content with the entry, all by one
+// request. fn need not read it, and begins anew each time it is called.
+func (s *Store) HeadRead(ctx context.Context, p Path, fn func(Entry, io.Reader) error) (Entry, error) {
+	pl, err := s.place(p)
+	if err != nil {
+		return Entry{}, err
+	}
+	if p.IsRoot() {
+		return Entry{}, fmt.Errorf("%q: %w", p, ErrIsDir)
+	}
+	var e Entry
+	var own error // of fn, which may be anything
+	err = s.b.Get(ctx, pl.key, backend.GetOptions{}, func(info backend.Info, body io.Reader) error {
+		if pl.hollow() && info.Size == 0 {
+			return backend.Fail("get", pl.key, backend.ErrNotExist, nil)
+		}
+		e = s.fileFound(p, info).Entry
+		own = fn(e, body)
+		return own
+	})
+	if own == nil && errors.Is(err, backend.ErrBadKey) {
+		err = backend.Fail("get", pl.key, backend.ErrNotExist, err)
+	}
+	if err != nil && own == nil {
+		return Entry{}, fail("read", p, err)
+	}
+	return e, err
+}
+
 // HeadDir is Lookup for what is known to be a directory, by its marker: at
 // most one request. A directory without marker has the default attributes,
 // and the epoch as its time.
