@@ -37,9 +37,11 @@ func Intercept(next Backend, in Interceptor) Backend {
 }
 
 // As finds an optional power (Copier, Assembler, …) of b, through decorators.
+// One that is not built with Intercept has a method Decorates, which returns
+// what it decorates: it has no power that this does not have.
 func As[T any](b Backend) (T, bool) {
-	if d, ok := b.(*intercepted); ok {
-		if _, ok := As[T](d.next); !ok {
+	if d, ok := b.(interface{ Decorates() Backend }); ok {
+		if _, ok := As[T](d.Decorates()); !ok {
 			var none T
 			return none, false
 		}
@@ -103,9 +105,10 @@ func (d *intercepted) ListPage(ctx context.Context, opts ListOptions) (Page, err
 	})
 }
 
-func (d *intercepted) Caps() Caps   { return d.next.Caps() }
-func (d *intercepted) Name() string { return d.next.Name() }
-func (d *intercepted) Close() error { return d.next.Close() }
+func (d *intercepted) Caps() Caps         { return d.next.Caps() }
+func (d *intercepted) Name() string       { return d.next.Name() }
+func (d *intercepted) Close() error       { return d.next.Close() }
+func (d *intercepted) Decorates() Backend { return d.next }
 
 // The powers below are reached only through [As], which has made sure that
 // d.next has them.

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/store/overlay"
 )
 
 // Store is one branch of a bucket, or the root above the branches. It keeps no
@@ -33,7 +34,7 @@ type Store struct {
 
 // core is what the views of one bucket share.
 type core struct {
-	b    backend.Backend
+	b    *overlay.Bucket // the bucket, each branch with its base
 	opts Options
 	log  *slog.Logger
 
@@ -57,6 +58,10 @@ type Options struct {
 	ReadOnly bool   // every change is ErrReadOnly
 	Host     string // in names of conflict copies; default the host's name
 	Logger   *slog.Logger
+
+	// Commits finds commits: for branches with a base, for revisions
+	// ("main@3f2a"), and to change a branch that has history.
+	Commits overlay.Commits
 
 	// Caps, if set, is what an earlier probe saw: no new one is made.
 	Caps *backend.Caps
@@ -93,12 +98,16 @@ func Open(ctx context.Context, b backend.Backend, opts Options) (*Store, error) 
 		opts.Host, _ = os.Hostname() // without one, names of conflict copies do without
 	}
 	c := &core{
-		b: b, opts: opts, log: opts.Logger, probing: make(chan struct{}, 1),
+		opts: opts, log: opts.Logger, probing: make(chan struct{}, 1),
 		lives: map[string]int{}, unnameable: map[string]struct{}{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	c.b = overlay.New(b, overlay.Options{
+		Commits: opts.Commits, Logger: c.log,
+		Branch: func(name string) bool { return ValidateBranch(name) == nil },
+	})
 	if opts.Caps != nil {
 		caps := *opts.Caps
 		c.probed.Store(&caps)
@@ -162,7 +171,7 @@ func (s *Store) Name() string { return s.branch }
 func (s *Store) BackendName() string { return s.b.Name() }
 
 // ReadOnly says whether every change is ErrReadOnly.
-func (s *Store) ReadOnly() bool { return s.opts.ReadOnly }
+func (s *Store) ReadOnly() bool { return s.opts.ReadOnly || s.b.Frozen(s.branch) }
 
 // Key is the object key of a path in this branch: ErrBadName, ErrNameTooLong.
 func (s *Store) Key(rel string) (string, error) {
@@ -234,7 +243,7 @@ func (s *Store) CheckNew(p Path) error {
 // change is what every change of a branch begins with: ErrReadOnly,
 // ErrOutsideBranch, and the probe before the first one.
 func (s *Store) change(ctx context.Context) (backend.Caps, error) {
-	if s.opts.ReadOnly {
+	if s.ReadOnly() {
 		return backend.Caps{}, fmt.Errorf("%s: %w", s.BackendName(), ErrReadOnly)
 	}
 	if s.isRoot() {

@@ -15,6 +15,7 @@ import (
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/fault"
 	"github.com/keifs/keifs/backend/mem"
+	"github.com/keifs/keifs/store/overlay"
 )
 
 // bench is a store over a bucket in memory whose requests are recorded and
@@ -35,6 +36,7 @@ func newBench(t *testing.T, bucket mem.Options, opts Options) *bench {
 func benchOver(t *testing.T, raw backend.Backend, opts Options) *bench {
 	t.Helper()
 	b := &bench{t: t, raw: raw, in: fault.New(), log: new(bytes.Buffer)}
+	b.in.Quiet(overlay.IsRefCheck) // which has tests of its own
 	opts.Logger = slog.New(slog.NewTextHandler(b.log, nil))
 	if opts.Host == "" {
 		opts.Host = "host"

@@ -93,6 +93,7 @@ func match(pattern, s string) bool {
 type Injector struct {
 	mu       sync.Mutex
 	rules    []*state
+	quiet    func(op *backend.Op) bool
 	requests []string
 }
 
@@ -125,6 +126,13 @@ func (in *Injector) Add(rules ...Rule) {
 	}
 }
 
+// Quiet leaves requests out of the record: those that come by the clock.
+func (in *Injector) Quiet(quiet func(op *backend.Op) bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.quiet = quiet
+}
+
 // Clear removes all rules. The record stays.
 func (in *Injector) Clear() {
 	in.mu.Lock()
@@ -147,7 +155,9 @@ func (in *Injector) Fired() int {
 func (in *Injector) take(op *backend.Op) (rule Rule, found bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.requests = append(in.requests, line(op))
+	if in.quiet == nil || !in.quiet(op) {
+		in.requests = append(in.requests, line(op))
+	}
 	for _, r := range in.rules {
 		if !r.matches(op) {
 			continue

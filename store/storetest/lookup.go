@@ -110,7 +110,7 @@ func lookups() []test {
 		{name: "the root shows branches and the files outside them", run: func(e *env) {
 			e.putObject("readme.txt", "plain")
 			e.putObject("dev/file", "in dev")
-			e.putObject(".kei/branches/dev.json", "{}")
+			e.putObject(".kei/branches/dev.json", `{"format":1}`)
 			e.remount()
 			root := e.vol.Root()
 			equal(e, "name", root.Name(), "")

@@ -31,7 +31,8 @@ func Keifs() Rules {
 			"backend/s3":          {"backend", "backend/httpio", aws},
 			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3"},
 
-			"store":           {"backend"},
+			"store":           {"backend", "store/overlay"},
+			"store/overlay":   {"backend"},
 			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store"},
 
 			"cache":         {"backend", "cache/journal", "store", lru, group, unix},

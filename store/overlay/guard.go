@@ -1,0 +1,213 @@
+package overlay
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// What keeps committed content: before an object is overwritten or deleted
+// that a commit may name, it is copied to its pin. See FORMAT.md for why that
+// is enough, also while somebody else commits.
+
+// attempts bounds how often a change is tried again that somebody else's came
+// before.
+const attempts = 5
+
+// guard runs fn, which overwrites or deletes the plain object under a
+// condition. fn may get a stricter one.
+func (c *change) guard(ctx context.Context, op string, cond backend.Cond, fn func(context.Context, backend.Cond) error) error {
+	if cond.IfAbsent && c.Caps().CondCreate {
+		return fn(ctx, cond) // nothing is overwritten
+	}
+	for range attempts {
+		v, err := c.layer.view(ctx, fresh)
+		if err != nil {
+			return err
+		}
+		kept, err := c.keep(ctx, v, cond.IfMatch)
+		if err != nil {
+			return err
+		}
+		stricter := cond
+		if kept != "" && cond == (backend.Cond{}) && c.honours(op) {
+			stricter.IfMatch = kept // what was kept, and nothing that came since
+		}
+		err = fn(ctx, stricter)
+		if stricter != cond && errors.Is(err, backend.ErrPrecondition) {
+			continue
+		}
+		if stricter != cond && errors.Is(err, backend.ErrNotExist) {
+			if op == "delete" {
+				return nil
+			}
+			continue
+		}
+		if kept == "" {
+			c.settle(ctx, v)
+		}
+		return err
+	}
+	return backend.Fail(op, c.key, backend.ErrPrecondition, errors.New("it changes all the time"))
+}
+
+// honours says whether a condition can be added to an unconditional change.
+func (c *change) honours(op string) bool {
+	caps := c.Caps()
+	switch op {
+	case "put":
+		return caps.CondOverwrite
+	case "delete":
+		return caps.CondDelete
+	case "copy":
+		return caps.CondCopy
+	}
+	return false
+}
+
+// guardAll is guard for several changes by one request without conditions.
+func guardAll(ctx context.Context, changes []*change, fn func(context.Context) error) error {
+	var mu sync.Mutex
+	believed := map[*layer]*view{}
+	err := each(ctx, changes, func(ctx context.Context, c *change) error {
+		if c == nil {
+			return nil
+		}
+		v, err := c.layer.view(ctx, fresh)
+		if err != nil {
+			return err
+		}
+		if _, err := c.keep(ctx, v, ""); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if have := believed[c.layer]; have == nil || v.since.Before(have.since) {
+			believed[c.layer] = v
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = fn(ctx)
+	for l, v := range believed {
+		l.settle(ctx, v)
+	}
+	return err
+}
+
+// keep pins what is there now if a commit may name it, and returns its
+// version; empty where nothing had to be kept.
+func (c *change) keep(ctx context.Context, v *view, version string) (kept string, err error) {
+	switch {
+	case v.ref == nil:
+		return "", nil
+	case v.ref.exact():
+		head, err := c.snapshot(ctx, v.ref.Head)
+		if err != nil {
+			return "", err
+		}
+		o, ok, err := head.Lookup(ctx, c.rel)
+		if err != nil || !ok || o.Key != c.key || o.VersionID != "" || version != "" && version != o.ETag {
+			return "", err
+		}
+		version = o.ETag
+	case version == "":
+		now, err := c.raw.Stat(ctx, c.key)
+		if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrBadKey) {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		version = now.ETag
+	}
+	there, err := c.pin(ctx, c.key, version)
+	if err != nil || !there {
+		return "", err
+	}
+	return version, nil
+}
+
+// exact says whether the head names every object of the branch that a commit
+// names: not while the next one is being made, nor after the branch was set
+// back to an earlier one.
+func (r *Ref) exact() bool { return r.Committing == "" && !r.Rewound && r.Head != "" }
+
+// settle finds out whether a change that nothing was kept for ended before
+// anybody could begin to list the branch for a commit.
+func (l *layer) settle(ctx context.Context, v *view) {
+	if time.Since(v.since) < Belief {
+		return
+	}
+	now, err := l.view(ctx, 0)
+	if err == nil && now.same(v) {
+		return // nobody had begun when the change was through
+	}
+	l.log.Error("a change took so long that a commit made meanwhile may name what it replaced",
+		"store", l.raw.Name(), "branch", l.branch, "took", time.Since(v.since), "err", err)
+}
+
+// same says whether no commit was begun between two views.
+func (v *view) same(o *view) bool {
+	if v.ref == nil || o.ref == nil {
+		return v.ref == o.ref
+	}
+	return v.ref.Generation == o.ref.Generation
+}
+
+// pin copies a version of an object to its pin. there is false where the
+// object has another version by now, or is gone.
+func (b *Bucket) pin(ctx context.Context, key, version string) (there bool, err error) {
+	dst := PinKey(key, version)
+	copier, ok := backend.As[backend.Copier](b.raw)
+	if !ok || !b.Caps().Copy {
+		return b.pinSlowly(ctx, key, version, dst)
+	}
+	opts := backend.CopyOptions{SourceETag: version}
+	if b.Caps().CondCopy {
+		opts.Cond.IfAbsent = true // the first one has the attributes of the commit
+	}
+	_, err = copier.Copy(ctx, key, dst, opts)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, backend.ErrNotExist):
+		return false, nil
+	case errors.Is(err, backend.ErrPrecondition):
+		now, err := b.raw.Stat(ctx, key)
+		if errors.Is(err, backend.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil && now.ETag == version, err
+	case errors.Is(err, backend.ErrTooLarge):
+		return b.pinSlowly(ctx, key, version, dst)
+	}
+	return false, err
+}
+
+// each runs fn on every item, a few at once. The first error ends the rest.
+func each[T any](ctx context.Context, items []T, fn func(context.Context, T) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for _, item := range items {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := fn(ctx, item); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
