@@ -80,7 +80,7 @@ func guardAll(ctx context.Context, changes []*change, fn func(context.Context) e
 		if err != nil {
 			return err
 		}
-		if _, err := c.keep(ctx, v, ""); err != nil {
+		if _, err := c.keep(ctx, v, c.version); err != nil {
 			return err
 		}
 		mu.Lock()

@@ -3,7 +3,6 @@ package overlay
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/keifs/keifs/backend"
 )
@@ -15,6 +14,8 @@ type change struct {
 	rel  string
 	key  string
 	base *Object // what the branch's base has there, whether it is hidden or not
+
+	version string // of a deletion: the one that is to go; empty: any
 }
 
 // change looks up what has to be known for a change; nil for keys outside of
@@ -197,16 +198,8 @@ func (b *Bucket) Delete(ctx context.Context, key string, cond backend.Cond) erro
 	case c.base == nil:
 		return c.guard(ctx, "delete", cond, remove)
 	}
-	if cond.IfMatch != "" {
-		there, err := c.conditionally(ctx, cond.IfMatch)
-		if err != nil {
-			return err
-		}
-		if !there {
-			return c.cover(ctx, c.rel)
-		}
-	}
-	if err := c.cover(ctx, c.rel); err != nil {
+	c.version = cond.IfMatch
+	if plain, err := c.hide(ctx); err != nil || !plain {
 		return err
 	}
 	return c.guard(ctx, "delete", cond, remove)
@@ -240,38 +233,76 @@ func (c *change) conditionally(ctx context.Context, version string) (there bool,
 const atOnce = 16
 
 // DeleteBatch implements backend.BatchDeleter.
-func (b *Bucket) DeleteBatch(ctx context.Context, keys []string) ([]error, error) {
+func (b *Bucket) DeleteBatch(ctx context.Context, objects []backend.Deletion) ([]error, error) {
 	deleter, ok := backend.As[backend.BatchDeleter](b.raw)
 	if !ok {
 		return nil, backend.Fail("delete", "", backend.ErrUnsupported, nil)
 	}
-	changes := make([]*change, len(keys))
-	simple := true
-	for i, key := range keys {
-		c, err := b.change(ctx, "delete", key)
+	changes := make([]*change, len(objects))
+	for i, o := range objects {
+		c, err := b.change(ctx, "delete", o.Key)
 		if err != nil {
 			return nil, err
 		}
-		changes[i] = c
-		simple = simple && (c == nil || c.v.base == nil)
-	}
-	var errs []error
-	err := guardAll(ctx, changes, func(ctx context.Context) (err error) {
-		if !simple {
-			if err := each(ctx, changes, func(ctx context.Context, c *change) error {
-				if c == nil || c.base == nil {
-					return nil
-				}
-				return c.cover(ctx, c.rel)
-			}); err != nil {
-				return fmt.Errorf("hide what the base has: %w", err)
-			}
-			simple = true // it need not be done again
+		if c != nil {
+			c.version = o.IfMatch
 		}
-		errs, err = deleter.DeleteBatch(ctx, keys)
+		changes[i] = c
+	}
+	errs := make([]error, len(objects))
+	plain := make([]bool, len(objects)) // is to be deleted as a plain object
+	err := each(ctx, indexes(len(objects)), func(ctx context.Context, i int) (err error) {
+		plain[i], errs[i] = changes[i].hide(ctx)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var left []int
+	var batch []backend.Deletion
+	var guarded []*change
+	for i := range objects {
+		if plain[i] && errs[i] == nil {
+			left, batch, guarded = append(left, i), append(batch, objects[i]), append(guarded, changes[i])
+		}
+	}
+	if len(batch) == 0 {
+		return errs, nil
+	}
+	err = guardAll(ctx, guarded, func(ctx context.Context) error {
+		results, err := deleter.DeleteBatch(ctx, batch)
+		for n, result := range results {
+			errs[left[n]] = result
+		}
 		return err
 	})
-	return errs, err
+	if err != nil {
+		return nil, err
+	}
+	return errs, nil
+}
+
+// hide makes the whiteout for a deletion, if the base has the object. plain
+// says that a plain object is still to be deleted.
+func (c *change) hide(ctx context.Context) (plain bool, err error) {
+	if c == nil || c.base == nil {
+		return true, nil
+	}
+	plain = true
+	if c.version != "" {
+		if plain, err = c.conditionally(ctx, c.version); err != nil {
+			return false, err
+		}
+	}
+	return plain, c.cover(ctx, c.rel)
+}
+
+func indexes(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
 }
 
 // Rename implements backend.Renamer, where both names are of branches without

@@ -21,7 +21,9 @@ type env struct {
 	t      *testing.T
 	ctx    context.Context
 	open   Open
-	raw    backend.Backend // the bucket, as another S3 tool sees it
+	raw    backend.Backend // the bucket, as another S3 tool sees it: where the branch has a base, with that
+	bucket backend.Backend // below the volumes
+	based  *based          // nil where main has no base
 	faults *fault.Injector // between every volume and the bucket
 	opts   store.Options   // of the next volume
 	probed atomic.Pointer[backend.Caps]
@@ -32,9 +34,14 @@ type env struct {
 }
 
 // newEnv makes the branch main and opens a volume on it.
-func newEnv(t *testing.T, open Open, raw backend.Backend) *env {
-	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), open: open, raw: raw, faults: fault.New()}
+func newEnv(t *testing.T, open Open, raw backend.Backend, withBase bool) *env {
+	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), open: open, raw: raw, bucket: raw, faults: fault.New()}
 	e.opts.Host = "here"
+	if withBase {
+		b, err := newBased(e.ctx, raw)
+		e.ok(err)
+		e.based, e.raw, e.opts.Commits = b, b.merged, b
+	}
 	e.opts.Probed = func(c backend.Caps) { e.probed.Store(&c) }
 	e.mount()
 	return e
@@ -51,7 +58,17 @@ func (e *env) mount() {
 func (e *env) remount() {
 	e.t.Helper()
 	e.ok(e.vol.Close(e.ctx))
+	e.sink()
 	e.mount()
+}
+
+// sink makes what the branch has a part of its base, if it has one. Nothing
+// else may be at work on the bucket.
+func (e *env) sink() {
+	e.t.Helper()
+	if e.based != nil {
+		e.ok(e.based.sink(e.ctx))
+	}
 }
 
 // volume opens another volume on the bucket: another host.
@@ -59,7 +76,7 @@ func (e *env) volume() store.Volume {
 	e.t.Helper()
 	opts := e.opts
 	opts.Caps = e.probed.Load() // as a mount remembers it
-	s, err := store.Open(e.ctx, e.faults.Wrap(e.raw), opts)
+	s, err := store.Open(e.ctx, e.faults.Wrap(e.bucket), opts)
 	e.ok(err)
 	e.store = s
 	v := e.open(e.t, s)
@@ -184,12 +201,14 @@ func (e *env) put(tree store.Tree, name, content string) {
 	f := e.create(tree, name)
 	e.write(f, 0, content)
 	e.close(f)
+	e.sink()
 }
 
 func (e *env) mkdir(tree store.Tree, name string) {
 	e.t.Helper()
 	_, err := tree.Mkdir(e.ctx, e.path(name), store.Attr{Mode: store.ModeDir | 0o755})
 	e.ok(err)
+	e.sink()
 }
 
 // readAll reads a handle from its start to its end.
@@ -294,6 +313,7 @@ func (e *env) putObject(key, content string) {
 	e.t.Helper()
 	_, err := e.raw.Put(e.ctx, key, backend.Bytes([]byte(content)), backend.PutOptions{})
 	e.ok(err)
+	e.sink()
 }
 
 func (e *env) deleteObject(key string) {

@@ -44,6 +44,7 @@ func RunInMemory(t *testing.T, open Open) {
 type bucket struct {
 	name string
 	caps backend.Caps
+	base bool // the branch main has a base
 	make func(t *testing.T) backend.Backend
 }
 
@@ -52,10 +53,10 @@ const plain = "mem"
 
 func (b bucket) run(t *testing.T, open Open) {
 	for _, c := range cases() {
-		if c.needs != nil && !c.needs(b.caps) || c.once && b.name != plain || c.memory && b.name == "file" {
+		if c.needs != nil && !c.needs(b.caps) || c.once && b.name != plain && b.name != plain+", with a base" || c.memory && b.name == "file" {
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, b.make(t))) })
+		t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, b.make(t), b.base)) })
 	}
 }
 
@@ -80,6 +81,12 @@ func buckets(t *testing.T) []bucket {
 		list = append(list, bucket{name: name, caps: mem.New("", opts).Caps(), make: func(t *testing.T) backend.Backend {
 			return mem.New(t.Name(), opts)
 		}})
+	}
+	for _, b := range list[1:] {
+		if b.name != "mem versioned" && b.name != "mem ignoring" {
+			b.name, b.base = b.name+", with a base", true
+			list = append(list, b)
+		}
 	}
 	return list
 }

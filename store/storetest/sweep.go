@@ -160,7 +160,7 @@ func has(m map[string]string, name, content string) bool {
 
 // tryMount is mount where that may fail.
 func (e *env) tryMount() error {
-	s, err := store.Open(e.ctx, e.faults.Wrap(e.raw), e.opts) // which will probe
+	s, err := store.Open(e.ctx, e.faults.Wrap(e.bucket), e.opts) // which will probe
 	if err != nil {
 		return err
 	}

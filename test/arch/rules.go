@@ -33,7 +33,7 @@ func Keifs() Rules {
 
 			"store":           {"backend", "store/overlay"},
 			"store/overlay":   {"backend"},
-			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store"},
+			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store", "store/overlay"},
 
 			"cache":         {"backend", "cache/journal", "store", lru, group, unix},
 			"cache/journal": {unix},
