@@ -11,6 +11,7 @@ func Keifs() Rules {
 	const (
 		fuse  = "github.com/hanwen/go-fuse/v2/..."
 		aws   = "github.com/aws/..."
+		parq  = "github.com/parquet-go/..."
 		lru   = "github.com/hashicorp/golang-lru/v2/..."
 		unix  = "golang.org/x/sys/unix"
 		group = "golang.org/x/sync/..."
@@ -31,8 +32,10 @@ func Keifs() Rules {
 			"backend/s3":          {"backend", "backend/httpio", aws},
 			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3"},
 
-			"store":           {"backend", "store/overlay"},
+			"store":           {"backend", "store/commit", "store/overlay", "store/refs"},
+			"store/commit":    {"backend", lru, parq},
 			"store/overlay":   {"backend"},
+			"store/refs":      {"backend"},
 			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store", "store/overlay"},
 
 			"cache":         {"backend", "cache/journal", "store", lru, group, unix},

@@ -1,0 +1,215 @@
+package refs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// Create makes the ref of a branch that has none, with Head, Base and Why of
+// first: two requests. ErrExist, ErrNoConditions, ErrBadName.
+func (r *Refs) Create(ctx context.Context, branch string, first Ref) (*Ref, error) {
+	if err := CheckName(branch); err != nil {
+		return nil, err
+	}
+	caps, err := r.caps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next := r.complete(first, branch, 1)
+	winner, err := r.decide(ctx, caps, next)
+	if err != nil {
+		return nil, err
+	}
+	if winner.Nonce != next.Nonce {
+		// The name had a ref before, or somebody was first.
+		last, err := r.last(ctx, branch)
+		if err != nil {
+			return nil, err
+		}
+		if last.Deleted {
+			next = r.complete(first, branch, last.Generation+1)
+			last, err = r.decide(ctx, caps, next)
+			if err != nil {
+				return nil, err
+			}
+		}
+		winner = last
+	}
+	ref, err := r.point(ctx, caps, winner, "")
+	if err != nil {
+		return nil, err
+	}
+	if winner.Nonce != next.Nonce {
+		return nil, fmt.Errorf("branch %q: %w", branch, ErrExist)
+	}
+	return ref, nil
+}
+
+// Advance makes next, with its Head, Base and Why, the generation after old:
+// two requests. ErrLost where somebody else did; old must be loaded again then.
+// After any other error the ref may have advanced or not; either way it is whole.
+func (r *Refs) Advance(ctx context.Context, old *Ref, next Ref) (*Ref, error) {
+	caps, err := r.caps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next = r.complete(next, old.Branch, old.Generation+1)
+	winner, err := r.decide(ctx, caps, next)
+	if err != nil {
+		return nil, err
+	}
+	ref, err := r.point(ctx, caps, winner, old.etag)
+	if err != nil {
+		return nil, err
+	}
+	if winner.Nonce != next.Nonce {
+		return nil, fmt.Errorf("branch %q: %w", old.Branch, ErrLost)
+	}
+	return ref, nil
+}
+
+// Delete ends the ref of a branch. Its log stays, and goes on where a branch of
+// that name is made again. ErrLost.
+func (r *Refs) Delete(ctx context.Context, old *Ref, why string) error {
+	_, err := r.Advance(ctx, old, Ref{Head: old.Head, Base: old.Base, Why: why, Deleted: true})
+	return err
+}
+
+// Repair makes the ref of a branch point to the last entry of its log, and
+// says whether it did not. backend.ErrNotExist where there is no log.
+func (r *Refs) Repair(ctx context.Context, branch string) (repaired bool, err error) {
+	caps, err := r.caps(ctx)
+	if err != nil {
+		return false, err
+	}
+	last, err := r.last(ctx, branch)
+	if err != nil {
+		return false, err
+	}
+	now, err := r.read(ctx, key(branch), branch)
+	switch {
+	case err == nil && now.Generation >= last.Generation && !last.Deleted:
+		return false, nil
+	case errors.Is(err, backend.ErrNotExist):
+		if last.Deleted {
+			return false, nil
+		}
+		_, err = r.point(ctx, caps, last, "")
+		return err == nil, err
+	case errors.Is(err, backend.ErrCorrupt):
+		info, err := r.b.Stat(ctx, key(branch))
+		if err != nil {
+			return false, err
+		}
+		_, err = r.point(ctx, caps, last, info.ETag)
+		return err == nil, err
+	case err != nil:
+		return false, err
+	}
+	_, err = r.point(ctx, caps, last, now.etag)
+	return err == nil, err
+}
+
+// decide writes the entry of the log, unless there is one of that generation,
+// and returns the one that is there: next, or that of who was first.
+func (r *Refs) decide(ctx context.Context, caps backend.Caps, next Ref) (*Ref, error) {
+	next.Why = shorten(next.Why)
+	if err := next.check(); err != nil {
+		return nil, fmt.Errorf("ref: %w: %w", backend.ErrInvalid, err)
+	}
+	at := logKey(next.Branch, next.Generation)
+	data, err := json.Marshal(next)
+	if err != nil {
+		return nil, err
+	}
+	if !caps.CondCreate { // a single writer
+		there, err := r.read(ctx, at, next.Branch)
+		if err == nil || !errors.Is(err, backend.ErrNotExist) {
+			return there, err
+		}
+	}
+	_, err = r.b.Put(ctx, at, backend.Bytes(data), backend.PutOptions{
+		Cond: backend.Cond{IfAbsent: caps.CondCreate}, ContentType: "application/json",
+	})
+	if err == nil {
+		return &next, nil
+	}
+	// Whoever the answer that got lost was for: the entry tells.
+	there, readErr := r.read(ctx, at, next.Branch)
+	if readErr != nil {
+		return nil, err
+	}
+	return there, nil
+}
+
+// point makes the ref's object that of a decided generation. etag is of the
+// one it replaces, empty for none.
+func (r *Refs) point(ctx context.Context, caps backend.Caps, to *Ref, etag string) (*Ref, error) {
+	at := key(to.Branch)
+	cond := backend.Cond{IfMatch: etag, IfAbsent: etag == "" && caps.CondCreate}
+	if !caps.CondOverwrite {
+		cond.IfMatch = ""
+		cond.IfAbsent = false // a hint
+	}
+	data, err := json.Marshal(to)
+	if err != nil {
+		return nil, err
+	}
+	if to.Deleted {
+		if cond.IfAbsent || !caps.CondDelete {
+			cond = backend.Cond{}
+		}
+		err = r.b.Delete(ctx, at, cond)
+	} else {
+		var info backend.Info
+		info, err = r.b.Put(ctx, at, backend.Bytes(data), backend.PutOptions{Cond: cond, ContentType: "application/json"})
+		if err == nil {
+			done := *to
+			done.etag = info.ETag
+			return &done, nil
+		}
+	}
+	if err == nil {
+		return to, nil
+	}
+	if !errors.Is(err, backend.ErrPrecondition) && !errors.Is(err, backend.ErrNotExist) {
+		return nil, err
+	}
+	// Somebody moved it: there, or further.
+	now, readErr := r.read(ctx, at, to.Branch)
+	switch {
+	case errors.Is(readErr, backend.ErrNotExist):
+		return to, nil // deleted since
+	case readErr != nil:
+		return nil, readErr
+	case now.Generation >= to.Generation:
+		done := *to
+		if now.Nonce == to.Nonce {
+			done.etag = now.etag
+		}
+		return &done, nil
+	}
+	return nil, fmt.Errorf("%s: %w", at, err)
+}
+
+// last is the newest entry of the log. backend.ErrNotExist.
+func (r *Refs) last(ctx context.Context, branch string) (*Ref, error) {
+	var newest string
+	for info, err := range backend.ListRecursive(ctx, r.b, LogDir+branch+"/") {
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasSuffix(info.Key, kind) {
+			newest = info.Key
+		}
+	}
+	if newest == "" {
+		return nil, backend.Fail("list", LogDir+branch+"/", backend.ErrNotExist, nil)
+	}
+	return r.read(ctx, newest, branch)
+}
