@@ -53,7 +53,10 @@ func (in *inode) holdAttr(ctx context.Context, path store.Path, change store.Att
 	}
 	in.unsavedLocked(time.Now())
 	in.entry.Attr, in.attrs = attr, true
-	return in.statLocked(path), true, nil
+	if in.record != 0 { // what was acknowledged once is so with all that comes later
+		err = in.promiseLocked(in.where, 0)
+	}
+	return in.statLocked(path), true, err
 }
 
 // setAttrClaimed changes the attributes of the inode's object at once, where

@@ -6,13 +6,20 @@
 // (what the bucket said a moment ago), chunks (pieces of object versions on
 // disk) and staging (contents that are not in the bucket yet).
 //
-// It is write-through: Flush, and so close(2), returns when the object is in
-// the bucket. Locks are taken in the order gate (claims on paths, the only
-// ones held across requests), tree.mu, inode.mu.
+// It is write-through by default: Flush, and so close(2), returns when the
+// object is in the bucket. With Options.WriteBack it returns when the staged
+// content and a record in the journal (package cache/journal) will outlive this
+// process; uploads publishes it a moment later, and Open takes up what a
+// process that was killed has left. Sync, and so fsync(2), returns when the
+// object is in the bucket either way.
+//
+// Locks are taken in the order gate (claims on paths, the only ones held
+// across requests), tree.mu, inode.mu, uploads.mu.
 package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keifs/keifs/cache/journal"
 	"github.com/keifs/keifs/store"
 )
 
@@ -42,7 +50,20 @@ type Options struct {
 	MetadataTTL time.Duration
 	// MetadataEntries bounds the names that are remembered; default 100,000.
 	MetadataEntries int
-	Logger          *slog.Logger
+
+	// WriteBack lets Flush return before the bucket has the file.
+	WriteBack bool
+	// Pending is how many bytes may wait for the bucket with WriteBack; who
+	// comes with more waits as without. Default Size, and 1 GiB at least.
+	Pending int64
+	// JournalSync makes Flush wait until the disk has what it acknowledges,
+	// instead of a second at most later.
+	JournalSync bool
+	// StrictExcl makes an exclusive create ask the bucket also with
+	// WriteBack, so that it excludes other hosts from the start.
+	StrictExcl bool
+
+	Logger *slog.Logger
 }
 
 const (
@@ -65,6 +86,11 @@ type Cache struct {
 	chunk *chunks
 	fetch *fetcher
 	stage *staging
+	opts  Options
+
+	journal  *journal.Journal
+	uploads  *uploads
+	promised atomic.Int64 // bytes that are acknowledged and not in the bucket
 
 	siblings *siblings
 
@@ -96,6 +122,9 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	if opts.Size == 0 {
 		opts.Size = defaultSize
 	}
+	if opts.Pending <= 0 {
+		opts.Pending = max(opts.Size, defaultSize/10)
+	}
 	if opts.Memory == 0 {
 		opts.Memory = defaultMemory
 	}
@@ -108,28 +137,62 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	d, err := openDir(opts.Dir)
-	if err != nil {
-		return nil, err
-	}
 	c := &Cache{
-		store: s.RootView(), log: opts.Logger, dir: d,
+		store: s.RootView(), log: opts.Logger, opts: opts,
 		trees: map[string]*tree{}, copies: map[*inode]struct{}{}, quit: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.meta = newMetadata(opts.MetadataTTL, opts.MetadataEntries)
-	if c.chunk, err = openChunks(d.path("chunks"), s.BackendName(), opts.Size); err == nil {
-		c.fetch = newFetcher(c.chunk, opts.Memory)
-		c.stage, err = openStaging(d.path("staging"))
-	}
-	if err != nil {
+	c.uploads = newUploads(c)
+	if err := c.openDisk(); err != nil {
 		c.cancel()
-		d.close()
 		return nil, err
 	}
-	c.stage.relieve = c.chunk.relieve
 	c.siblings = &siblings{c: c, budget: max(opts.Memory, 0) / 2 / aheadFraction}
+	c.tasks.Go(c.uploads.run)
 	return c, nil
+}
+
+// openDisk opens everything in the first folder that is free and has no
+// records of another store.
+func (c *Cache) openDisk() (err error) {
+	for n := 1; ; n++ {
+		if c.dir, n, err = openDir(c.opts.Dir, n); err != nil {
+			return err
+		}
+		if err = c.openIn(c.dir); err == nil {
+			return nil
+		}
+		if c.journal != nil {
+			err = errors.Join(err, c.journal.Close())
+		}
+		c.dir.close()
+		if !errors.Is(err, journal.ErrForeign) {
+			return err
+		}
+		c.log.Warn("this cache folder has files for another bucket, which a mount of that has to take up", "folder", c.dir.root, "error", err)
+	}
+}
+
+func (c *Cache) openIn(d *dir) (err error) {
+	if c.stage, err = openStaging(d.path("staging")); err != nil {
+		return err
+	}
+	c.journal, err = journal.Open(d.path("journal"), journal.Options{
+		Store: c.store.BackendName(), SyncEach: c.opts.JournalSync, BeforeSync: c.stage.sync, Logger: c.log,
+	})
+	switch {
+	case errors.Is(err, journal.ErrForeign), errors.Is(err, journal.ErrFormat):
+		return fmt.Errorf("%w: %w", store.ErrCache, err)
+	case err != nil:
+		return diskError(err)
+	}
+	if c.chunk, err = openChunks(d.path("chunks"), c.store.BackendName(), c.opts.Size); err != nil {
+		return err
+	}
+	c.fetch = newFetcher(c.chunk, c.opts.Memory)
+	c.stage.relieve = c.chunk.relieve
+	return c.replay()
 }
 
 // check returns store.ErrClosed after Close has begun.

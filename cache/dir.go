@@ -20,6 +20,7 @@ const maxDirs = 64
 //	lock      held by the owner
 //	chunks/   see chunks
 //	staging/  see staging
+//	journal   see package cache/journal
 //	failed/   contents that could not be published when the volume was closed
 //	2/, 3/, … the folders of caches opened while this one was taken
 type dir struct {
@@ -27,21 +28,22 @@ type dir struct {
 	lock *os.File
 }
 
-func openDir(root string) (*dir, error) {
-	for n := 1; n <= maxDirs; n++ {
+// openDir takes the first free one of the folders from number n on.
+func openDir(root string, n int) (*dir, int, error) {
+	for ; n <= maxDirs; n++ {
 		d := &dir{root: root}
 		if n > 1 {
 			d.root = filepath.Join(root, strconv.Itoa(n))
 		}
 		taken, err := d.take()
 		if err != nil {
-			return nil, fmt.Errorf("%w: %v", store.ErrCache, err)
+			return nil, n, fmt.Errorf("%w: %v", store.ErrCache, err)
 		}
 		if taken {
-			return d, nil
+			return d, n, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: %s is used by %d mounts already", store.ErrCache, root, maxDirs)
+	return nil, n, fmt.Errorf("%w: %s is used by %d mounts already", store.ErrCache, root, maxDirs)
 }
 
 // take locks the folder; false where somebody else has it. The lock goes with

@@ -139,7 +139,7 @@ func (in *inode) published(path store.Path) (origin, bool) {
 func (in *inode) becomeCopy(object origin) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.busy != nil || in.origin != nil || in.entry.Size != 0 || in.removed || in.stale != nil {
+	if in.busy != nil || in.origin != nil || in.entry.Size != 0 || in.removed || in.stale != nil || in.record != 0 {
 		return false
 	}
 	if in.file != nil {
@@ -152,11 +152,16 @@ func (in *inode) becomeCopy(object origin) bool {
 	return true
 }
 
-// Flush implements store.File: it publishes. Who only reads has nothing to
-// wait for.
+// Flush implements store.File: it publishes, or acknowledges. Who only reads
+// has nothing to wait for.
 func (h *handle) Flush(ctx context.Context) error {
-	if !h.write {
-		return h.check()
+	if err := h.check(); err != nil || !h.write {
+		return err
+	}
+	if h.in.t.c.opts.WriteBack {
+		if ok, err := h.in.acknowledge(ctx); ok || err != nil {
+			return err
+		}
 	}
 	return h.Sync(ctx)
 }
@@ -198,6 +203,12 @@ func (h *handle) Close(ctx context.Context) error {
 	if !in.dirty() {
 		in.t.settle(in)
 		return nil
+	}
+	if in.t.c.opts.WriteBack {
+		if ok, err := in.acknowledge(ctx); ok || err != nil {
+			in.t.settle(in)
+			return err
+		}
 	}
 	return in.publish(ctx)
 }

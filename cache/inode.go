@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keifs/keifs/cache/journal"
 	"github.com/keifs/keifs/store"
 )
 
@@ -25,12 +26,11 @@ type inode struct {
 	fill filling // for reads at random
 
 	// Guarded by t.mu; the path changes only while it is claimed, too.
-	path     store.Path
-	handles  int
-	writers  int    // handles that may write
-	asked    uint64 // ticket of the latest question to the bucket that found this version
-	retrying bool   // a background publication is under way
-	dead     bool   // gone from the tree
+	path    store.Path
+	handles int
+	writers int    // handles that may write
+	asked   uint64 // ticket of the latest question to the bucket that found this version
+	dead    bool   // gone from the tree
 
 	// mu is taken after t.mu. It is held for local work, never across requests.
 	mu      sync.Mutex
@@ -47,8 +47,14 @@ type inode struct {
 	moves   uint64        // counts changes of where the content is
 	tried   []store.Entry // publications that failed, so that the bucket may have one of them
 	since   time.Time     // of the oldest unpublished change
+	changed time.Time     // of the latest one
 	failed  error         // of the last publication
 	stale   error         // the name was lost to somebody else, with this answer
+
+	// What the journal has promised; see acknowledge.
+	record   journal.ID // 0 is nothing
+	promised bool       // the file as it is
+	reserved int64      // bytes in Cache.promised
 }
 
 // origin is a version of an object.
@@ -284,6 +290,7 @@ func (in *inode) unsavedLocked(now time.Time) {
 	if !in.content && !in.attrs {
 		in.since = now
 	}
+	in.changed, in.promised = now, false
 }
 
 // write is File.WriteAt.
@@ -291,19 +298,35 @@ func (in *inode) write(ctx context.Context, p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	done := 0
+	uploads := in.t.c.uploads
+	for {
+		before := uploads.count()
+		n, end, err := in.writeOnce(ctx, p[done:], off)
+		done += n
+		if !errors.Is(err, store.ErrCacheFull) || !uploads.awaitRoom(ctx, before) {
+			return done, err
+		}
+		off = end
+	}
+}
+
+// writeOnce writes as much as the disk takes, and returns where it ended.
+func (in *inode) writeOnce(ctx context.Context, p []byte, off int64) (n int, end int64, err error) {
 	if err := in.lockStaged(ctx, math.MaxInt64); err != nil {
-		return 0, err
+		return 0, off, err
 	}
 	defer in.mu.Unlock()
 	if off < 0 {
 		off = in.entry.Size
 	}
-	n, err := in.file.WriteAt(p, off)
+	n, err = in.file.WriteAt(p, off)
+	end = off + int64(n)
 	if n > 0 {
-		in.entry.Size = max(in.entry.Size, off+int64(n))
+		in.entry.Size = max(in.entry.Size, end)
 		in.changedLocked()
 	}
-	return n, err
+	return n, end, err
 }
 
 // truncate cuts or extends the file.

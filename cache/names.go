@@ -91,18 +91,22 @@ func (t *tree) Remove(ctx context.Context, p store.Path) error {
 	}
 	t.c.meta.touch(t.Name(), p.Dir())
 	if in != nil {
-		t.unlink(in)
+		return t.unlink(in)
 	}
 	return nil
 }
 
 // unlink takes the name from the inode for good; handles keep the content.
-func (t *tree) unlink(in *inode) {
+func (t *tree) unlink(in *inode) error {
 	t.unname(in)
 	in.mu.Lock()
 	in.removed = true
+	record := in.record
+	in.forgetPromiseLocked()
 	in.mu.Unlock()
+	err := t.c.withdraw(record)
 	t.settle(in)
+	return err
 }
 
 // Rmdir implements store.Tree.

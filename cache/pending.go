@@ -5,39 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
-
-	"github.com/keifs/keifs/backend"
 )
-
-// retry publishes what failed when its last handle was closed, for as long as
-// it takes. Nobody waits for it.
-func (t *tree) retry(in *inode) {
-	c := t.c
-	log := c.log.With("branch", t.Name(), "path", in.where().String())
-	in.mu.Lock()
-	log.Warn("a closed file is not in the bucket yet, and is tried again", "error", in.failed)
-	in.mu.Unlock()
-
-	wait := firstRetryAfter
-	for in.dirty() {
-		select {
-		case <-c.quit: // Close makes the last attempt
-			return
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, lastRetryAfter)
-		ctx := backend.WithPriority(c.ctx, backend.Background)
-		if err := in.publishNow(ctx); err == nil {
-			log.Info("the file is in the bucket now")
-		} else {
-			log.Debug("not yet", "error", err)
-		}
-	}
-	t.mu.Lock()
-	in.retrying = false
-	t.mu.Unlock()
-	t.settle(in)
-}
 
 // salvage moves content that will never be published out of the way of
 // staging's cleaning: Dir/failed/BRANCH/PATH-TIME.
@@ -53,6 +21,16 @@ func (c *Cache) salvage(in *inode) (where string, err error) {
 	name = name[:min(len(name), 255-len(suffix))] + suffix
 	where = filepath.Join(c.dir.path("failed"), in.t.Name(), filepath.FromSlash(path.Dir().String()), name)
 	return where, in.file.moveTo(where)
+}
+
+// leave says whether the next mount goes on with a file, as the journal has it.
+func (c *Cache) leave(in *inode) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.content || in.file == nil || !c.opts.WriteBack && in.record == 0 {
+		return false
+	}
+	return in.promised || in.promiseLocked(in.where, 0) == nil
 }
 
 // salvageUnpublished is salvage for an inode that the volume's Close could

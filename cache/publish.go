@@ -77,10 +77,12 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 	case err == nil:
 		in.entry, in.base = e, e
 		in.content, in.attrs, in.tried = false, false, nil
+		in.fulfilledLocked()
 		in.setOriginLocked(nil)
 		in.moves++
 	case conflict != nil:
 		in.stale = err
+		in.fulfilledLocked()
 	default:
 		in.tried = append(in.tried[max(0, len(in.tried)-maxTried+1):], sent)
 	}

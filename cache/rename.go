@@ -34,6 +34,9 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 		}
 		return t.store.Rename(ctx, from, to, mode) // which refuses
 	}
+	if done, err := t.renameHere(ctx, from, to, mode); done || err != nil {
+		return err
+	}
 	sources, targets, err := t.prepare(ctx, from, to, mode)
 	if err != nil {
 		return err
@@ -66,10 +69,10 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 		}
 	}
 	for _, in := range targets {
-		t.unlink(in)
+		err = errors.Join(err, t.unlink(in))
 	}
 	t.follow(ctx, moves, false)
-	return nil
+	return err
 }
 
 // prepare publishes what moves, and gives what is replaced to its handles. It

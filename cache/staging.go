@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +20,16 @@ import (
 )
 
 // staging is the folder of contents that are not in the bucket yet. What is in
-// it when it is opened belonged to an owner that is dead, and was never
-// acknowledged: it is deleted.
+// it when it is opened belonged to an owner that is dead: what that had
+// acknowledged is adopted, the rest deleted.
 type staging struct {
 	dir  string
 	next atomic.Int64
 	used atomic.Int64 // staged files
+
+	mu       sync.Mutex
+	unsynced map[*stagedFile]struct{} // what the journal has promised, since its last sync
+	adopted  map[string]struct{}      // until the rest is deleted
 
 	writeAt func(f *os.File, p []byte, off int64) (int, error) // of the file, but in tests of a full disk
 
@@ -31,13 +39,105 @@ type staging struct {
 }
 
 func openStaging(dir string) (*staging, error) {
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, diskError(err)
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, diskError(err)
 	}
-	return &staging{dir: dir, writeAt: (*os.File).WriteAt}, nil
+	s := &staging{
+		dir: dir, writeAt: (*os.File).WriteAt,
+		unsynced: map[*stagedFile]struct{}{}, adopted: map[string]struct{}{},
+	}
+	found, err := os.ReadDir(dir)
+	for _, f := range found {
+		if n, err := strconv.ParseInt(f.Name(), 10, 64); err == nil {
+			s.next.Store(max(s.next.Load(), n))
+		}
+	}
+	return s, diskError(err)
+}
+
+var errNotStaged = errors.New("not in the staging")
+
+// adopt opens a file of an owner before; errNotStaged.
+func (s *staging) adopt(name string) (file *stagedFile, size int64, err error) {
+	if filepath.Base(name) != name {
+		return nil, 0, fmt.Errorf("%q: %w", name, errNotStaged)
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("%q: %w", name, errNotStaged)
+	}
+	if err != nil {
+		return nil, 0, diskError(err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, diskError(err)
+	}
+	s.used.Add(1)
+	s.mu.Lock()
+	s.adopted[name] = struct{}{}
+	s.mu.Unlock()
+	return &stagedFile{s: s, f: f}, info.Size(), nil
+}
+
+// clean deletes what was not adopted. Nothing is created meanwhile.
+func (s *staging) clean() error {
+	found, err := os.ReadDir(s.dir)
+	for _, f := range found {
+		if _, ours := s.adopted[f.Name()]; !ours && err == nil {
+			err = os.RemoveAll(filepath.Join(s.dir, f.Name()))
+		}
+	}
+	s.adopted = nil
+	return diskError(err)
+}
+
+// mustSync has the file synced with the journal.
+func (s *staging) mustSync(f *stagedFile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsynced[f] = struct{}{}
+}
+
+// syncFew is up to how many files are synced one by one: each costs what a
+// sync of the whole file system costs, if that has nothing else to write.
+const syncFew = 8
+
+// sync makes the files durable that mustSync has named since the last time.
+func (s *staging) sync() error {
+	s.mu.Lock()
+	files := s.unsynced
+	s.unsynced = map[*stagedFile]struct{}{}
+	s.mu.Unlock()
+	err := s.syncFiles(files)
+	if err != nil {
+		s.mu.Lock()
+		maps.Copy(s.unsynced, files)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+func (s *staging) syncFiles(files map[*stagedFile]struct{}) error {
+	if len(files) == 0 {
+		return nil
+	}
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if len(files) > syncFew {
+		return unix.Syncfs(int(dir.Fd()))
+	}
+	for f := range files {
+		// One that is closed is in the bucket, or was removed.
+		if err := f.f.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
+			return err
+		}
+	}
+	return dir.Sync()
 }
 
 // create makes an empty staged file.
@@ -144,6 +244,15 @@ type stagedSource struct {
 }
 
 func (s stagedSource) Size() int64 { return s.size }
+
+// name is what adopt finds it by.
+func (f *stagedFile) name() string { return filepath.Base(f.f.Name()) }
+
+// release closes the file and leaves it to be adopted.
+func (f *stagedFile) release() {
+	f.f.Close()
+	f.s.used.Add(-1)
+}
 
 // moveTo gives the file a name outside the staging, made durable.
 func (f *stagedFile) moveTo(name string) error {

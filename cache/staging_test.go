@@ -69,15 +69,29 @@ func TestAStagedFileIsSparse(t *testing.T) {
 	}
 }
 
-func TestWhatADeadOwnerStagedIsCleaned(t *testing.T) {
+func TestWhatADeadOwnerStagedIsCleanedUnlessItIsAdopted(t *testing.T) {
 	dir := t.TempDir()
 	s := newStaging(t, dir)
 	if _, err := s.create(); err != nil {
 		t.Fatal(err)
 	}
+	kept, err := s.create()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s = newStaging(t, dir)
-	if left := files(t, s.dir); len(left) != 0 {
+	f, size, err := s.adopt(kept.name())
+	if err != nil || size != 0 {
+		t.Fatalf("adopted %d bytes, %v", size, err)
+	}
+	if err := s.clean(); err != nil {
+		t.Fatal(err)
+	}
+	if left := files(t, s.dir); len(left) != 1 || filepath.Base(left[0]) != f.name() {
 		t.Errorf("left: %q", left)
+	}
+	if other, err := s.create(); err != nil || other.name() == f.name() {
+		t.Errorf("the next is %s, %v", other.name(), err)
 	}
 }
 
@@ -144,11 +158,11 @@ func TestErrorsOfTheDiskAreNotThoseOfFiles(t *testing.T) {
 
 func TestAFolderBelongsToOneCacheAtATime(t *testing.T) {
 	root := t.TempDir()
-	first, err := openDir(root)
+	first, _, err := openDir(root, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := openDir(root)
+	second, _, err := openDir(root, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +171,7 @@ func TestAFolderBelongsToOneCacheAtATime(t *testing.T) {
 		t.Errorf("first %s, second %s", first.root, second.root)
 	}
 	first.close()
-	third, err := openDir(root)
+	third, _, err := openDir(root, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +186,7 @@ func TestAnUnusableFolderIsAnErrorOfTheCache(t *testing.T) {
 	if err := os.WriteFile(name, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openDir(filepath.Join(name, "cache")); !errors.Is(err, store.ErrCache) {
+	if _, _, err := openDir(filepath.Join(name, "cache"), 1); !errors.Is(err, store.ErrCache) {
 		t.Errorf("error %v", err)
 	}
 }

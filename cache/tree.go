@@ -307,9 +307,7 @@ func (t *tree) settle(in *inode) {
 	switch {
 	case in.handles > 0 || in.busy != nil || in.dead:
 	case in.dirtyLocked():
-		if !in.retrying {
-			in.retrying = t.c.start(func() { t.retry(in) }) == nil
-		}
+		t.c.uploads.add(in, 0)
 	default:
 		t.dropLocked(in)
 	}
@@ -323,7 +321,12 @@ func (t *tree) dropLocked(in *inode) {
 	delete(t.inodes, in)
 	in.dead = true
 	in.setOriginLocked(nil)
-	if in.file != nil {
+	switch {
+	case in.file == nil:
+	case in.record != 0 && in.dirtyLocked(): // the next mount goes on with it
+		in.file.release()
+	default:
+		in.fulfilledLocked()
 		in.file.discard()
 	}
 }
@@ -391,6 +394,7 @@ func (t *tree) createNew(ctx context.Context, p store.Path, attr store.Attr, exc
 		return nil, err
 	}
 	e := store.Entry{Attr: attr}
+	excl = excl && (t.c.opts.StrictExcl || !t.c.opts.WriteBack)
 	if excl {
 		e, err = t.store.Publish(ctx, p, backend.Bytes(nil), store.PublishOptions{Attr: attr, Exclusive: true})
 		if err != nil {

@@ -133,13 +133,14 @@ func (c *Cache) Close(ctx context.Context) error {
 
 	var kept []error
 	for _, in := range c.inodes() {
-		if in.dirty() {
+		if in.dirty() && !c.leave(in) {
 			kept = append(kept, c.salvageUnpublished(in))
 		}
 		in.t.end(in)
 	}
+	err = errors.Join(append(kept, err, diskError(c.journal.Close()))...)
 	c.dir.close()
-	return errors.Join(append(kept, err)...)
+	return err
 }
 
 // end releases the inode though it may be open.

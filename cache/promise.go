@@ -1,0 +1,224 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keifs/keifs/cache/journal"
+	"github.com/keifs/keifs/store"
+)
+
+// The kinds of records in the journal.
+const (
+	// kindFile: a file whose content is staged, and that is to be published.
+	kindFile journal.Kind = 1
+	// kindEnd: nothing, but that the records it replaces are no more.
+	kindEnd journal.Kind = 2
+)
+
+// fileRecord is the data of kindFile. What Linux takes as names are bytes, and
+// need not be text.
+type fileRecord struct {
+	Branch []byte        `json:"branch"`
+	Path   []byte        `json:"path"`
+	Staged string        `json:"staged"` // name of the file in staging, which knows the size
+	Base   string        `json:"base,omitempty"`
+	Since  time.Time     `json:"since"`
+	Attr   store.Attr    `json:"attr"` // without extended attributes
+	Xattrs []xattrRecord `json:"xattrs,omitempty"`
+}
+
+type xattrRecord struct {
+	Name  []byte `json:"name"`
+	Value []byte `json:"value"`
+}
+
+// acknowledge writes into the journal that the file, which is staged, is to be
+// published as it is now, and sees to it that it will be. From then on it
+// outlives this process. False where the writer has to wait for the bucket:
+// nothing is staged, there is no room, or the journal fails.
+func (in *inode) acknowledge(ctx context.Context) (acknowledged bool, err error) {
+	c := in.t.c
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := in.idleLocked(ctx); err != nil {
+		return false, err
+	}
+	switch {
+	case !in.dirtyLocked():
+		return true, in.stale
+	case !in.content || in.file == nil || in.record == 0 && c.promised.Load()+in.entry.Size > c.opts.Pending:
+		return false, nil
+	case !in.promised:
+		if err := in.promiseLocked(in.where, 0); err != nil {
+			c.log.Error("the journal does not take what was written; it goes to the bucket at once", "error", err)
+			return false, nil
+		}
+	}
+	c.uploads.add(in, quiet)
+	return true, nil
+}
+
+// promiseLocked writes the record of the file as it is, at the path that it
+// has then, in the place of its last one and of another one. The lock is not
+// held meanwhile, but nobody changes the file.
+func (in *inode) promiseLocked(where func() store.Path, other journal.ID) error {
+	c := in.t.c
+	doneLocked := in.busyLocked()
+	e, file, since, size := in.entry, in.file, in.since, in.entry.Size
+	replaces := []journal.ID{in.record, other}
+	in.mu.Unlock()
+	c.stage.mustSync(file)
+	id, err := c.append(kindFile, encodeFile(in.t.Name(), where(), file.name(), e, since), replaces...)
+	in.mu.Lock()
+	doneLocked()
+	if err != nil {
+		return err
+	}
+	c.promised.Add(size - in.reserved)
+	in.record, in.promised, in.reserved = id, true, size
+	return nil
+}
+
+// fulfilledLocked ends the record: the bucket has the file, or never will.
+func (in *inode) fulfilledLocked() {
+	if in.record != 0 {
+		in.t.c.journal.Done(in.record)
+	}
+	in.forgetPromiseLocked()
+}
+
+// forgetPromiseLocked is for a record that another one has replaced.
+func (in *inode) forgetPromiseLocked() {
+	in.t.c.promised.Add(-in.reserved)
+	in.record, in.promised, in.reserved = 0, false, 0
+}
+
+// append adds a record, and makes room where the disk is full.
+func (c *Cache) append(kind journal.Kind, data []byte, replaces ...journal.ID) (id journal.ID, err error) {
+	err = c.stage.withRoom(int64(len(data)), func() (err error) {
+		id, err = c.journal.Append(kind, data, replaces...)
+		return err
+	})
+	return id, err
+}
+
+// withdraw ends a record before it returns.
+func (c *Cache) withdraw(id journal.ID) error {
+	if id == 0 {
+		return nil
+	}
+	end, err := c.append(kindEnd, nil, id)
+	if err == nil {
+		c.journal.Done(end)
+	}
+	return err
+}
+
+func encodeFile(branch string, p store.Path, staged string, e store.Entry, since time.Time) []byte {
+	r := fileRecord{
+		Branch: []byte(branch), Path: []byte(p.String()), Staged: staged, Base: e.Version, Since: since, Attr: e.Attr,
+	}
+	r.Attr.Xattrs = nil
+	for name, value := range e.Xattrs {
+		r.Xattrs = append(r.Xattrs, xattrRecord{[]byte(name), value})
+	}
+	data, err := json.Marshal(r)
+	if err != nil { // a time that JSON does not know: the store would not keep it either
+		r.Attr.Mtime, r.Attr.Atime, r.Attr.Ctime = since, time.Time{}, since
+		data, _ = json.Marshal(r)
+	}
+	return data
+}
+
+func decodeFile(data []byte) (r fileRecord, p store.Path, e store.Entry, err error) {
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, p, e, err
+	}
+	if p, err = store.ParsePath(string(r.Path)); err != nil {
+		return r, p, e, err
+	}
+	e = store.Entry{Attr: r.Attr, Version: r.Base}
+	for _, x := range r.Xattrs {
+		if e.Xattrs == nil {
+			e.Xattrs = map[string][]byte{}
+		}
+		e.Xattrs[string(x.Name)] = x.Value
+	}
+	return r, p, e, nil
+}
+
+// replay takes up what the owner of this folder before had acknowledged, and
+// deletes what it had not. A volume that changes nothing leaves all as it is.
+func (c *Cache) replay() error {
+	if c.store.ReadOnly() {
+		if n := c.journal.Stats().Records; n > 0 {
+			c.log.Warn("files that are not in the bucket yet wait for a mount that may write", "records", n)
+		}
+		return nil
+	}
+	files := 0
+	err := c.journal.Replay(func(r journal.Record) error {
+		switch r.Kind {
+		case kindEnd:
+			c.journal.Done(r.ID)
+			return nil
+		case kindFile:
+			files++
+			return c.replayFile(r)
+		}
+		return fmt.Errorf("a record of kind %d: %w", r.Kind, journal.ErrFormat)
+	})
+	if err != nil {
+		return err
+	}
+	if files > 0 {
+		c.log.Info("going on with files that the mount before had not put into the bucket", "files", files)
+	}
+	return c.stage.clean()
+}
+
+func (c *Cache) replayFile(r journal.Record) error {
+	rec, path, e, err := decodeFile(r.Data)
+	if err != nil {
+		return fmt.Errorf("record %d: %w (%w)", r.ID, journal.ErrFormat, err)
+	}
+	s, err := c.store.Branch(string(rec.Branch))
+	if err != nil {
+		return fmt.Errorf("record %d: %w", r.ID, err)
+	}
+	log := c.log.With("branch", s.CurrentBranch(), "path", path.String())
+	file, size, err := c.stage.adopt(rec.Staged)
+	if errors.Is(err, errNotStaged) { // the record that it is done came too late
+		log.Warn("a file that was about to be uploaded is not in the cache any more: the bucket has it, unless somebody deleted it there")
+		c.journal.Done(r.ID)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	t := c.tree(s)
+	e.Size = size
+	t.mu.Lock()
+	in := t.addLocked(path, e)
+	t.mu.Unlock()
+	in.mu.Lock()
+	in.file, in.content, in.attrs, in.since = file, true, true, rec.Since
+	in.record, in.promised, in.reserved = r.ID, true, size
+	in.tried = []store.Entry{e} // it may have reached the bucket
+	in.mu.Unlock()
+	c.promised.Add(size)
+	if !r.Synced {
+		where, err := c.salvage(in)
+		if err != nil {
+			return err
+		}
+		log.Error("the machine went down before this file was on its disk for certain; it is not published", "kept", where)
+		return t.unlink(in)
+	}
+	c.uploads.add(in, 0)
+	return nil
+}

@@ -1,0 +1,111 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keifs/keifs/store"
+)
+
+// renameHere renames a file that the bucket has never seen: it is published
+// under its new name only, with the condition of what is there now. False
+// where the bucket has to do it. The paths are claimed.
+func (t *tree) renameHere(ctx context.Context, from, to store.Path, mode store.RenameMode) (done bool, err error) {
+	in := t.named(from)
+	if !t.c.opts.WriteBack || mode == store.Exchange || in == nil || !in.unseen() {
+		return false, nil
+	}
+	if err := t.refuse(ctx, from, to, mode); err != nil {
+		return false, err
+	}
+	replaced, err := t.Lookup(ctx, to)
+	switch {
+	case errors.Is(err, store.ErrNotExist):
+		parent, err := t.Lookup(ctx, to.Dir())
+		if err != nil || !parent.IsDir() || t.store.CheckNew(to) != nil {
+			return false, nil // the bucket's rename says why not
+		}
+	case err != nil:
+		return false, err
+	case mode == store.NoReplace:
+		return false, fmt.Errorf("%s: %w", to, store.ErrExist)
+	case replaced.IsDir() || replaced.Version == "" && t.named(to) == nil:
+		return false, nil
+	}
+	target := t.named(to)
+	if target != nil {
+		if err := target.keep(ctx); err != nil {
+			return false, err
+		}
+		target.mu.Lock()
+		uncertain := len(target.tried) > 0
+		replaced.Version = target.entry.Version
+		target.mu.Unlock()
+		if uncertain {
+			return false, nil
+		}
+	}
+	if done, err := in.moveUnseen(ctx, to, replaced, target); !done || err != nil {
+		return false, err
+	}
+	t.arriveUnseen(in, from, to)
+	t.c.meta.gone(t.Name(), from, false)
+	t.c.meta.touch(t.Name(), from.Dir())
+	t.c.meta.touch(t.Name(), to.Dir())
+	if target != nil {
+		err = t.unlink(target)
+	}
+	t.c.uploads.add(in, quiet)
+	return true, err
+}
+
+// unseen says whether the bucket certainly has nothing of the file.
+func (in *inode) unseen() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.unseenLocked()
+}
+
+func (in *inode) unseenLocked() bool {
+	return in.dirtyLocked() && in.content && in.file != nil && in.entry.Version == "" && len(in.tried) == 0
+}
+
+// moveUnseen promises the file under its new name, in the place of what that
+// has been promised for.
+func (in *inode) moveUnseen(ctx context.Context, to store.Path, replaced store.Entry, target *inode) (bool, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := in.idleLocked(ctx); err != nil || !in.unseenLocked() {
+		return false, err
+	}
+	other := in.record
+	if target != nil {
+		target.mu.Lock()
+		other = target.record
+		target.mu.Unlock()
+	}
+	in.entry.Version = replaced.Version
+	if err := in.promiseLocked(func() store.Path { return to }, other); err != nil {
+		in.entry.Version = ""
+		return false, nil // by way of the bucket, then
+	}
+	if target != nil {
+		target.mu.Lock()
+		target.forgetPromiseLocked()
+		target.mu.Unlock()
+	}
+	in.base = replaced
+	in.moves++
+	return true, nil
+}
+
+func (t *tree) arriveUnseen(in *inode, from, to store.Path) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.names[from] == in {
+		delete(t.names, from)
+	}
+	t.names[to] = in
+	in.path = to
+}
