@@ -35,6 +35,13 @@ func TestVolume(t *testing.T) {
 	t.Run("nothing remembered", func(t *testing.T) {
 		storetest.RunInMemory(t, opener(Options{MetadataTTL: -1, Size: -1, Memory: -1}))
 	})
+	t.Run("write-back", func(t *testing.T) {
+		back := opener(Options{WriteBack: true, StrictExcl: true})
+		storetest.Run(t, func(t *testing.T, s *store.Store) store.Volume { return storetest.Settled(back(t, s)) })
+	})
+	t.Run("write-back with nobody waiting", func(t *testing.T) {
+		storetest.RunModels(t, opener(Options{WriteBack: true}))
+	})
 	t.Run("next to no room", func(t *testing.T) {
 		storetest.RunInMemory(t, opener(Options{Size: 2 * diskBlock, Memory: 100, MetadataEntries: 3}))
 	})

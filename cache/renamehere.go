@@ -53,11 +53,11 @@ func (t *tree) renameHere(ctx context.Context, from, to store.Path, mode store.R
 	t.c.meta.gone(t.Name(), from, false)
 	t.c.meta.touch(t.Name(), from.Dir())
 	t.c.meta.touch(t.Name(), to.Dir())
-	if target != nil {
-		err = t.unlink(target)
-	}
 	t.c.uploads.add(in, quiet)
-	return true, err
+	if target != nil {
+		return true, t.unlink(target)
+	}
+	return true, nil
 }
 
 // unseen says whether the bucket certainly has nothing of the file.

@@ -337,6 +337,9 @@ func (m *model) overwrite() {
 	if n == nil || n.kind != store.ModeRegular || n.mode != 0o644 || n.uid != 0 || n.xattrs != nil || slices.ContainsFunc(m.open, func(h opened) bool { return h.n == n }) {
 		return
 	}
+	if slices.ContainsFunc(m.vol.Pending(), func(p store.Pending) bool { return p.Path == path }) {
+		m.ok(m.vol.Sync(m.ctx)) // else the two would be in conflict
+	}
 	content := m.bytes()
 	m.logf("another tool writes %s", path)
 	_, err := m.raw.Put(m.ctx, "main/"+path, backend.Bytes([]byte(content)), backend.PutOptions{})
