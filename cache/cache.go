@@ -57,8 +57,9 @@ type Options struct {
 	// comes with more waits as without. Default Size, and 1 GiB at least.
 	Pending int64
 	// JournalSync makes Flush wait until the disk has what it acknowledges,
-	// instead of a second at most later.
-	JournalSync bool
+	// instead of JournalEvery, default 1 s, later.
+	JournalSync  bool
+	JournalEvery time.Duration
 	// StrictExcl makes an exclusive create ask the bucket also with
 	// WriteBack, so that it excludes other hosts from the start.
 	StrictExcl bool
@@ -72,7 +73,6 @@ const (
 	defaultTTL      = time.Second
 	defaultEntries  = 100_000
 	maxTouchedDirs  = 10_000
-	publishAtOnce   = 16          // of Sync; requests are bounded by the scheduler
 	firstRetryAfter = time.Second // of a failed publication nobody waits for
 	lastRetryAfter  = 5 * time.Minute
 )
@@ -179,7 +179,7 @@ func (c *Cache) openIn(d *dir) (err error) {
 		return err
 	}
 	c.journal, err = journal.Open(d.path("journal"), journal.Options{
-		Store: c.store.BackendName(), SyncEach: c.opts.JournalSync, BeforeSync: c.stage.sync, Logger: c.log,
+		Store: c.store.BackendName(), SyncEach: c.opts.JournalSync, SyncEvery: c.opts.JournalEvery, BeforeSync: c.stage.sync, Logger: c.log,
 	})
 	switch {
 	case errors.Is(err, journal.ErrForeign), errors.Is(err, journal.ErrFormat):

@@ -93,8 +93,21 @@ func (in *inode) stat() store.Entry {
 
 func (in *inode) statLocked(path store.Path) store.Entry {
 	e := in.entry
-	e.Name, e.Partial = path.Name(), false
+	e.Name, e.Partial, e.State = path.Name(), false, in.stateLocked()
 	return e
+}
+
+// stateLocked is store.Entry.State.
+func (in *inode) stateLocked() string {
+	switch {
+	case !in.dirtyLocked():
+		return ""
+	case in.upload:
+		return "uploading"
+	case in.failed != nil:
+		return "failed"
+	}
+	return "dirty"
 }
 
 // where is the path it is published at.

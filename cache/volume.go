@@ -91,20 +91,27 @@ func (c *Cache) Sync(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	return c.publishAll(ctx, func(ctx context.Context, in *inode) error { return in.publish(ctx) })
+	return publishAll(ctx, c.inodes(), (*inode).publish)
 }
 
-func (c *Cache) publishAll(ctx context.Context, publish func(context.Context, *inode) error) error {
+// Sync implements store.Tree.
+func (t *tree) Sync(ctx context.Context, p store.Path) error {
+	if err := t.c.check(); err != nil {
+		return err
+	}
+	return publishAll(ctx, t.below(p), (*inode).publish)
+}
+
+func publishAll(ctx context.Context, all []*inode, publish func(*inode, context.Context) error) error {
 	var group sync.WaitGroup
-	room := make(chan struct{}, publishAtOnce)
-	all := c.inodes()
+	room := make(chan struct{}, uploadsAtOnce)
 	errs := make([]error, len(all))
 	for i, in := range all {
 		if in.dirty() {
 			room <- struct{}{}
 			group.Go(func() {
 				defer func() { <-room }()
-				if err := publish(ctx, in); err != nil {
+				if err := publish(in, ctx); err != nil {
 					errs[i] = fmt.Errorf("%s/%s: %w", in.t.Name(), in.where(), err)
 				}
 			})
@@ -125,7 +132,7 @@ func (c *Cache) Close(ctx context.Context) error {
 	close(c.quit) // nothing new becomes dirty, nothing new is started
 	c.mu.Unlock()
 
-	err := c.publishAll(ctx, func(ctx context.Context, in *inode) error { return in.publishNow(ctx) })
+	err := publishAll(ctx, c.inodes(), (*inode).publishNow)
 	c.cancel()
 	c.tasks.Wait()
 	c.meta.close()
@@ -162,13 +169,10 @@ func (c *Cache) Pending() []store.Pending {
 		in.mu.Lock()
 		if in.dirtyLocked() {
 			p := store.Pending{
-				Branch: in.t.Name(), Path: path.String(), State: "dirty", Bytes: in.entry.Size, Since: in.since,
+				Branch: in.t.Name(), Path: path.String(), State: in.stateLocked(), Bytes: in.entry.Size, Since: in.since,
 			}
 			if in.failed != nil {
-				p.State, p.Err = "failed", in.failed.Error()
-			}
-			if in.upload {
-				p.State = "uploading"
+				p.Err = in.failed.Error()
 			}
 			all = append(all, p)
 		}

@@ -121,11 +121,5 @@ func (h *dirHandle) Fsyncdir(ctx context.Context, _ uint32) errno {
 	if err != nil {
 		return 0 // a directory that is gone keeps nothing
 	}
-	for _, pending := range h.d.m.vol.Pending() {
-		path, err := store.ParsePath(pending.Path)
-		if err == nil && pending.Branch == p.name && path.Dir() == p.path {
-			return h.d.errno("fsync", h.d.m.vol.Sync(steadfast(ctx)))
-		}
-	}
-	return 0
+	return h.d.errno("fsync", p.tree.Sync(steadfast(ctx), p.path))
 }

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -15,6 +16,11 @@ const (
 	xattrCreate  = 1
 	xattrReplace = 2
 )
+
+// stateXattr says of a file whether the bucket has it: clean, or else dirty,
+// uploading or failed. No object keeps it, and it is not listed, so that no
+// program copies it.
+const stateXattr = "user.keifs.state"
 
 // userXattr says whether the store keeps attributes of that name. The others
 // (security labels, ACLs) are refused without asking it: the kernel and ls look
@@ -46,6 +52,9 @@ func (n *node) xattr(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if name == stateXattr && e.IsRegular() {
+		return []byte(cmp.Or(e.State, "clean")), nil
+	}
 	value, ok := e.Xattrs[name]
 	if !ok {
 		return nil, store.ErrNoXattr
@@ -63,7 +72,7 @@ func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, errno) {
 	}
 	var list []byte
 	for _, name := range slices.Sorted(maps.Keys(e.Xattrs)) {
-		if userXattr(name) == nil { // other tools may have stored what they like
+		if userXattr(name) == nil && name != stateXattr { // other tools may have stored what they like
 			list = append(append(list, name...), 0)
 		}
 	}
@@ -91,6 +100,9 @@ func (n *node) Removexattr(ctx context.Context, name string) errno {
 func (n *node) changeXattr(ctx context.Context, change store.XattrChange) error {
 	if err := userXattr(change.Name); err != nil {
 		return err
+	}
+	if change.Name == stateXattr {
+		return errNotPermitted
 	}
 	_, err := n.setAttr(steadfast(ctx), nil, store.AttrChange{Xattr: &change})
 	if errors.Is(err, store.ErrTooBig) {

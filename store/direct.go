@@ -103,7 +103,7 @@ func (v *direct) Sync(ctx context.Context) error {
 	if err := v.check(); err != nil {
 		return err
 	}
-	return v.publishAll(ctx)
+	return v.publishAll(ctx, func(*directFile) bool { return true })
 }
 
 // Close implements Volume. There is no disk to keep anything on: content that
@@ -116,7 +116,7 @@ func (v *direct) Close(ctx context.Context) error {
 	if closed {
 		return nil
 	}
-	err := v.publishAll(ctx)
+	err := v.publishAll(ctx, func(*directFile) bool { return true })
 	if lost := v.Pending(); len(lost) > 0 {
 		var names []string
 		for _, p := range lost {
@@ -131,11 +131,11 @@ func (v *direct) Close(ctx context.Context) error {
 	return err
 }
 
-func (v *direct) publishAll(ctx context.Context) error {
+func (v *direct) publishAll(ctx context.Context, which func(*directFile) bool) error {
 	v.mu.Lock()
 	var dirty []*directFile
 	for f := range v.files {
-		if f.dirty() {
+		if f.dirty() && which(f) {
 			dirty = append(dirty, f)
 		}
 	}

@@ -23,6 +23,14 @@ func (t *directTree) Name() string { return t.store.CurrentBranch() }
 
 func (t *directTree) full(p Path) string { return fullPath(t.store.CurrentBranch(), p) }
 
+// Sync implements Tree.
+func (t *directTree) Sync(ctx context.Context, p Path) error {
+	if err := t.v.check(); err != nil {
+		return err
+	}
+	return t.v.publishAll(ctx, func(f *directFile) bool { return f.store.CurrentBranch() == t.Name() && p.Contains(f.path) })
+}
+
 // writable refuses at once what could never be published.
 func (t *directTree) writable() error {
 	if err := t.v.check(); err != nil {

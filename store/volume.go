@@ -93,6 +93,9 @@ type Tree interface {
 	// SetAttr changes attributes of what is at p and returns the entry after
 	// it. Size is only for regular files.
 	SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, error)
+
+	// Sync is Volume.Sync for what is at p and below it.
+	Sync(ctx context.Context, p Path) error
 }
 
 // File is an open file. Handles of one file in one volume share its content:
@@ -198,6 +201,10 @@ type Entry struct {
 	// Marker: the directory has an object of its own, and so lives on
 	// when it is empty.
 	Marker bool
+
+	// State is that of Pending where this volume has changes of the file that
+	// the bucket does not have; else empty.
+	State string
 
 	// stamped: the object has its times in its own metadata, so that a copy
 	// has them too.

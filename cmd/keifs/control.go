@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,7 +20,8 @@ import (
 // The control socket of a mount speaks HTTP: GET /status answers mountStatus
 // (with ?branches=1 their names, which may ask the store), POST /unmount
 // answers when everything is in the bucket and the mount has ended, or a
-// report of why it stays.
+// report of why it stays; POST /sync?path=P when what is at and below that path
+// of the mount is in the bucket.
 
 // socketPath is the control socket of the mount at dir.
 func socketPath(folder, dir string) string {
@@ -70,6 +72,13 @@ func serveControl(l *net.UnixListener, s *session) *control {
 			err = s.err
 		}
 		if err != nil {
+			answer(w, http.StatusConflict, report{Error: oneLine(err), Status: exitStatus(err)})
+			return
+		}
+		answer(w, http.StatusOK, report{Dir: s.dir})
+	})
+	mux.HandleFunc("POST /sync", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.sync(r.Context(), r.FormValue("path")); err != nil {
 			answer(w, http.StatusConflict, report{Error: oneLine(err), Status: exitStatus(err)})
 			return
 		}
@@ -184,7 +193,21 @@ func (c controlClient) unmount(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(process)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://keifs/unmount", nil)
+	if err := c.ask(ctx, "/unmount"); err != nil {
+		return err
+	}
+	return waitProcess(ctx, process)
+}
+
+// sync asks the daemon to put what is at and below a path of its mount into the
+// bucket, and returns when it is there.
+func (c controlClient) sync(ctx context.Context, path string) error {
+	return c.ask(ctx, "/sync?path="+url.QueryEscape(path))
+}
+
+// ask sends a request that is answered by a report.
+func (c controlClient) ask(ctx context.Context, what string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://keifs"+what, nil)
 	if err != nil {
 		return err
 	}
@@ -200,7 +223,7 @@ func (c controlClient) unmount(ctx context.Context) error {
 	if rep.Error != "" {
 		return &failure{rep.Status, errors.New(rep.Error)}
 	}
-	return waitProcess(ctx, process)
+	return nil
 }
 
 // waitProcess waits for the end of the process that a pidfd stands for.

@@ -64,7 +64,7 @@ is not there, 5 the store cannot be reached, 6 this machine lacks something.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%w", err) })
 	root.Version = versionLine()
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(mountCommand(sh), umountCommand(), branchCommand(sh), statusCommand(), probeCommand(sh), versionCommand())
+	root.AddCommand(mountCommand(sh), umountCommand(), syncCommand(), branchCommand(sh), statusCommand(), probeCommand(sh), versionCommand())
 	return root
 }
 

@@ -57,6 +57,9 @@ Every option can come from a flag, -o, the environment (KEIFS_CACHE_DIR for
 			if err := s.resolve(m.url, options.values, os.Getenv); err != nil {
 				return err
 			}
+			if s.writeBack && s.cache.value == "off" {
+				return usageError("--write-back keeps on the local disk what the bucket does not have yet: it cannot go with --cache off")
+			}
 			switch {
 			case ready >= 0:
 				return m.daemon(ready)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keifs/keifs/fs"
+	"github.com/keifs/keifs/store"
 )
 
 // session is one mount while it lasts.
@@ -130,6 +131,26 @@ func (s *session) unmount(ctx context.Context) error {
 		return fail(exitDir, "%s is busy: in use by %s", s.dir, strings.Join(who, ", "))
 	}
 	return fail(exitDir, "%s cannot be unmounted: %w", s.dir, err)
+}
+
+// sync returns when what is at and below a path of the mount is in the bucket.
+func (s *session) sync(ctx context.Context, path string) error {
+	branch, below, _ := strings.Cut(path, "/")
+	if branch == "" {
+		return s.vol.Sync(ctx)
+	}
+	tree, err := s.vol.Branch(ctx, branch)
+	if errors.Is(err, store.ErrNotExist) {
+		return nil // a file beside the branches, which nobody can have changed
+	}
+	if err != nil {
+		return err
+	}
+	p, err := store.ParsePath(below)
+	if err != nil {
+		return err
+	}
+	return tree.Sync(ctx, p)
 }
 
 // users names the processes that have files or their working directory below

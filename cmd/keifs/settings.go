@@ -30,6 +30,9 @@ type settings struct {
 	cacheDir    string
 	cacheSize   byteSize
 	metadataTTL time.Duration
+	writeBack   bool
+	journalSync bool
+	strictExcl  bool
 
 	logLevel   choice
 	logFile    string
@@ -74,6 +77,10 @@ func newSettings(sh *shared) *settings {
 	f.StringVar(&s.cacheDir, "cache-dir", "", "`directory` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
 	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk")
 	f.DurationVar(&s.metadataTTL, "metadata-ttl", time.Second, "how long names and attributes are believed; 0s asks every time")
+
+	f.BoolVar(&s.writeBack, "write-back", false, "close returns when the file is safe on the local disk, and the upload follows; fsync still waits for the bucket")
+	f.BoolVar(&s.journalSync, "journal-sync", false, "with --write-back: sync the local disk before each close returns, not once a second")
+	f.BoolVar(&s.strictExcl, "strict-excl", false, "with --write-back: let O_EXCL exclude other machines from the start, by a request for each such file")
 
 	f.Var(&s.logLevel, "log-level", "the least `level` that is logged: debug, info, warn or error")
 	f.StringVar(&s.logFile, "log-file", "", "log `file` (default: one a mount, below $XDG_STATE_HOME/keifs; stderr with --foreground)")

@@ -227,13 +227,16 @@ func rate(hits, misses int64) string {
 
 // pending is how much is not in the bucket yet.
 func (st mountStatus) pending() string {
-	var bytes int64
-	for _, p := range st.Pending {
-		bytes += p.Bytes
-	}
 	files := "files"
 	if len(st.Pending) == 1 {
 		files = "file"
 	}
-	return fmt.Sprintf("%d %s (%s)", len(st.Pending), files, formatSize(bytes))
+	return fmt.Sprintf("%d %s (%s)", len(st.Pending), files, formatSize(st.pendingBytes()))
+}
+
+func (st mountStatus) pendingBytes() (bytes int64) {
+	for _, p := range st.Pending {
+		bytes += p.Bytes
+	}
+	return bytes
 }

@@ -52,7 +52,9 @@ of a mount that died left behind is cleaned away.`,
 			if st, err := c.status(ctx, false); err == nil {
 				st.announce(cmd.ErrOrStderr())
 			}
+			ended := c.progress(ctx, cmd.ErrOrStderr())
 			err = c.unmount(ctx)
+			ended()
 			if ctx.Err() != nil {
 				return fmt.Errorf("interrupted; %s stays mounted unless it was unmounted already", dir)
 			}

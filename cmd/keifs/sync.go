@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func syncCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "sync [PATH]",
+		Short: "Wait until everything written is in the bucket",
+		Long: `Wait until what was written to PATH, a file or everything below a directory in a
+mount, is in the bucket; without PATH, to any of this user's mounts. It matters
+with --write-back, and for files that are still open.`,
+		Args: between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+			defer stop()
+			if len(args) == 0 {
+				var errs []error
+				for _, c := range sockets() {
+					errs = append(errs, c.syncShown(ctx, "", cmd.ErrOrStderr()))
+				}
+				return errors.Join(errs...)
+			}
+			path, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			dir, err := existingDir(filepath.Dir(path)) // a link is a file of its own
+			if _, is, _ := mountedAt(path); is || filepath.Dir(path) == path {
+				dir, err = existingDir(path)
+			} else {
+				dir = filepath.Join(dir, filepath.Base(path))
+			}
+			if err != nil {
+				return err
+			}
+			e, ok, err := mountContaining(dir)
+			if err != nil {
+				return err
+			}
+			c, alive := findControl(e.dir, e.uid)
+			switch {
+			case !ok:
+				return fail(exitDir, "%s is not in a mount of keifs", args[0])
+			case !alive:
+				return fail(exitDir, "the daemon of %s cannot be asked", e.dir)
+			}
+			rel, err := filepath.Rel(e.dir, dir)
+			if err != nil {
+				return err
+			}
+			if rel == "." {
+				rel = ""
+			}
+			return c.syncShown(ctx, rel, cmd.ErrOrStderr())
+		},
+	}
+}
+
+// syncShown is sync, with its progress.
+func (c controlClient) syncShown(ctx context.Context, path string, w io.Writer) error {
+	ended := c.progress(ctx, w)
+	defer ended()
+	return c.sync(ctx, path)
+}
+
+// progress shows on a terminal how much is not in the bucket yet, until the
+// result is called.
+func (c controlClient) progress(ctx context.Context, w io.Writer) (ended func()) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return func() {}
+	}
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() {
+		var most int64
+		for ctx.Err() == nil {
+			if st, err := c.status(ctx, false); err == nil && len(st.Pending) > 0 {
+				left := st.pendingBytes()
+				most = max(most, left)
+				fmt.Fprintf(f, "\rkeifs: %s to go %s\x1b[K", st.pending(), bar(most-left, most))
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+		fmt.Fprint(f, "\r\x1b[K")
+	})
+	return func() { cancel(); group.Wait() }
+}
+
+// bar shows how much of something is done.
+func bar(done, all int64) string {
+	const width = 30
+	text := [width + 2]byte{0: '[', width + 1: ']'}
+	for i := range int64(width) {
+		text[i+1] = '.'
+		if all > 0 && i < done*width/all {
+			text[i+1] = '#'
+		}
+	}
+	return string(text[:])
+}
