@@ -55,6 +55,11 @@ func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil || len(p) == 0 {
 		return 0, b.err
 	}
+	// The transport notices the end of a context by and by.
+	if err := b.Watch.ctx.Err(); err != nil {
+		b.err = b.Fail(err)
+		return 0, b.err
+	}
 	b.Watch.Progress()
 	n, err := b.Reader.Read(p)
 	b.Watch.Pause()

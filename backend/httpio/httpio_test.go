@@ -128,3 +128,14 @@ func TestNoSecretOfAnAddressIsTold(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestABodyEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ctx, w := httpio.NewWatch(ctx, time.Minute)
+	defer w.Stop()
+	cancel()
+	b := &httpio.Body{Watch: w, Reader: strings.NewReader("it has all come"), Left: 15, Fail: func(error) error { return httpio.Ended(ctx, "get", "a") }}
+	if _, err := io.ReadAll(b); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}

@@ -12,6 +12,7 @@ var errStalled = errors.New("the store does not answer")
 type Watch struct {
 	timer   *time.Timer
 	timeout time.Duration
+	ctx     context.Context // of the request
 	cancel  context.CancelCauseFunc
 }
 
@@ -19,7 +20,7 @@ type Watch struct {
 // stopped when the request is over.
 func NewWatch(ctx context.Context, timeout time.Duration) (context.Context, *Watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &Watch{timeout: timeout, cancel: cancel}
+	w := &Watch{timeout: timeout, ctx: ctx, cancel: cancel}
 	w.timer = time.AfterFunc(timeout, func() { cancel(errStalled) })
 	return ctx, w
 }

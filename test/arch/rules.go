@@ -5,13 +5,15 @@ package arch
 //
 //	     cmd/keifs
 //	fs     cache     backend/all
-//	  store         s3  file  mem
+//	  store         s3  gcs  file  mem
 //	       backend             retry  sched  fault
 func Keifs() Rules {
 	const (
 		fuse  = "github.com/hanwen/go-fuse/v2/..."
 		aws   = "github.com/aws/..."
 		parq  = "github.com/parquet-go/..."
+		goog  = "google.golang.org/api/..."
+		oauth = "golang.org/x/oauth2"
 		lru   = "github.com/hashicorp/golang-lru/v2/..."
 		unix  = "golang.org/x/sys/unix"
 		group = "golang.org/x/sync/..."
@@ -30,7 +32,8 @@ func Keifs() Rules {
 			"backend/file":        {"backend", unix},
 			"backend/httpio":      {"backend"},
 			"backend/s3":          {"backend", "backend/httpio", aws},
-			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3"},
+			"backend/gcs":         {"backend", "backend/httpio", goog, oauth},
+			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3", "backend/gcs"},
 
 			"store":           {"backend", "store/commit", "store/overlay", "store/refs"},
 			"store/commit":    {"backend", lru, parq},
@@ -44,7 +47,7 @@ func Keifs() Rules {
 			"fs": {"backend", "store", fuse, unix},
 
 			"cmd/keifs": {
-				"backend", "backend/all", "backend/file", "backend/s3", "backend/httpio", "backend/retry", "backend/sched",
+				"backend", "backend/all", "backend/file", "backend/s3", "backend/gcs", "backend/httpio", "backend/retry", "backend/sched",
 				"store", "cache", "fs", cobra, toml, unix, group,
 			},
 
@@ -53,6 +56,8 @@ func Keifs() Rules {
 			"test/need":      nil,
 			"test/server":    {aws},
 			"test/versitygw": {"test/server"},
+			"test/fakegcs":   {"test/server"},
+			"test/minio":     {"test/server"},
 			"test/bench":     {"test/server", "test/versitygw", aws, unix},
 			"test/e2e":       {"backend", "backend/s3", "test/need", "test/versitygw", unix},
 		},
