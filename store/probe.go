@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -12,6 +13,31 @@ import (
 
 // caps is what the bucket can do. The first call probes it, and others wait.
 func (c *core) caps(ctx context.Context) (backend.Caps, error) {
+	caps, err := c.know(ctx)
+	if err == nil {
+		c.warned.Do(func() { c.warn(caps) })
+	}
+	return caps, err
+}
+
+// warn says in one line what users lose on a lesser store.
+func (c *core) warn(caps backend.Caps) {
+	var lost []string
+	if !caps.CondCreate || !caps.CondOverwrite {
+		lost = append(lost, "conditions: of two hosts that change one file at the same moment, one may lose its change, so let one write at a time")
+	}
+	if !caps.Metadata {
+		lost = append(lost, "metadata: modes, owners and times are not kept")
+	}
+	if !caps.Copy {
+		lost = append(lost, "copies: a rename reads and writes the whole content")
+	}
+	if len(lost) > 0 {
+		c.log.Warn("this store lacks "+strings.Join(lost, "; "), "store", c.b.Name())
+	}
+}
+
+func (c *core) know(ctx context.Context) (backend.Caps, error) {
 	if known := c.probed.Load(); known != nil {
 		return *known, nil
 	}

@@ -134,3 +134,29 @@ func TestAProbeCleansUpAfterACancelledCall(t *testing.T) {
 	is(t, err, context.Canceled)
 	same(t, b.keys(), []string{})
 }
+
+func TestWhatALesserStoreLacksIsSaidOnceByName(t *testing.T) {
+	for _, c := range []struct {
+		opts mem.Options
+		want []string
+	}{
+		{mem.Options{}, nil},
+		{mem.Options{Caps: func(c *backend.Caps) { c.Metadata = false }}, []string{"metadata: modes"}},
+		{mem.Options{Caps: func(c *backend.Caps) { c.CondCreate, c.Metadata, c.Copy = false, false, false }}, []string{"let one write", "metadata: modes", "copies: a rename"}},
+	} {
+		b := newBench(t, c.opts, Options{})
+		for _, name := range []string{"a", "b"} {
+			_, err := b.publish(name, "x", PublishOptions{})
+			ok(t, err)
+		}
+		said := b.log.String()
+		if want := min(1, len(c.want)); strings.Count(said, "this store lacks") != want {
+			t.Errorf("%q, want it %d times", said, want)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(said, want) {
+				t.Errorf("%q lacks %q", said, want)
+			}
+		}
+	}
+}

@@ -77,14 +77,6 @@ func (s *Store) check(ctx context.Context, key string, cond backend.Cond) error 
 	if cond == (backend.Cond{}) {
 		return nil
 	}
-	s.mu.Lock()
-	first := !s.warned
-	s.warned = true
-	s.mu.Unlock()
-	if first {
-		s.log.Warn("this store does not honour all conditions: two hosts that change one file at the same moment may lose one of the changes",
-			"store", s.BackendName())
-	}
 	info, err := s.b.Stat(ctx, key)
 	gone := errors.Is(err, backend.ErrNotExist)
 	switch {

@@ -40,11 +40,11 @@ type core struct {
 
 	probing chan struct{}                // holds one token, for who probes
 	probed  atomic.Pointer[backend.Caps] // nil before the first change
+	warned  sync.Once                    // of what it cannot do
 
 	mu         sync.Mutex
 	lives      map[string]int      // by directory, see spend
 	unnameable map[string]struct{} // keys that cannot be shown, see Stats
-	warned     bool
 	conflicts  int64
 }
 

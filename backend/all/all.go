@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/bunny"
 	"github.com/keifs/keifs/backend/file"
 	"github.com/keifs/keifs/backend/mem"
 	"github.com/keifs/keifs/backend/s3"
@@ -17,8 +18,9 @@ import (
 
 // Options are those of the providers; only that of the URL's scheme is used.
 type Options struct {
-	File file.Options
-	S3   s3.Options // Bucket and Prefix are taken from the URL
+	File  file.Options
+	S3    s3.Options    // Bucket and Prefix are taken from the URL
+	Bunny bunny.Options // Zone and Prefix are taken from the URL
 }
 
 // Opened is an open store and what wiring needs of it.
@@ -30,13 +32,13 @@ type Opened struct {
 }
 
 // Schemes are the forms of a store's URL, for help texts and errors.
-const Schemes = "s3://BUCKET/PREFIX, file:///DIR or mem:NAME"
+const Schemes = "s3://BUCKET/PREFIX, bunny://ZONE/PREFIX, file:///DIR or mem:NAME"
 
-// Open opens the store of a URL: "s3://bucket/prefix", "file:///dir", which may
-// also be written as the bare absolute path, or "mem:name", a new and empty
-// store that ends with the process. Nothing in a URL is decoded: "%20" is three
-// bytes of a prefix or path. The error is ErrInvalid for a URL that is none of
-// these, else the provider's.
+// Open opens the store of a URL: "s3://bucket/prefix", "bunny://zone/prefix",
+// "file:///dir", which may also be written as the bare absolute path, or
+// "mem:name", a new and empty store that ends with the process. Nothing in a
+// URL is decoded: "%20" is three bytes of a prefix or path. The error is
+// ErrInvalid for a URL that is none of these, else the provider's.
 func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
 	scheme, rest, ok := strings.Cut(storeURL, ":")
 	if filepath.IsAbs(storeURL) {
@@ -47,11 +49,22 @@ func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
 	}
 	place, slashed := strings.CutPrefix(rest, "//")
 	switch scheme {
-	case "s3":
+	case "s3", "bunny":
 		if !slashed {
 			return Opened{}, invalid(storeURL, "// is missing")
 		}
-		return openS3(ctx, storeURL, place, opts.S3)
+		bucket, prefix, err := splitPlace(storeURL, place)
+		if err != nil {
+			return Opened{}, err
+		}
+		if scheme == "bunny" {
+			opts.Bunny.Zone, opts.Bunny.Prefix = bucket, prefix
+			b, err := bunny.Open(ctx, opts.Bunny)
+			return opened(b, bucket+".storage.bunnycdn.com", err)
+		}
+		opts.S3.Bucket, opts.S3.Prefix = bucket, prefix
+		b, err := s3.Open(ctx, opts.S3)
+		return opened(b, bucket+".s3.amazonaws.com", err)
 	case "file":
 		if !slashed || !filepath.IsAbs(place) {
 			return Opened{}, invalid(storeURL, "it has no absolute path")
@@ -67,31 +80,31 @@ func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
 	return Opened{}, invalid(storeURL, fmt.Sprintf("the scheme %q is not known", scheme))
 }
 
-func openS3(ctx context.Context, storeURL, place string, opts s3.Options) (Opened, error) {
-	opts.Bucket, opts.Prefix, _ = strings.Cut(place, "/")
-	if opts.Bucket == "" {
-		return Opened{}, invalid(storeURL, "it names no bucket")
+// splitPlace is the bucket and the prefix of "bucket/prefix".
+func splitPlace(storeURL, place string) (bucket, prefix string, err error) {
+	bucket, prefix, _ = strings.Cut(place, "/")
+	switch {
+	case bucket == "":
+		err = invalid(storeURL, "it names no bucket")
+	case strings.ContainsAny(place, "?#"):
+		err = invalid(storeURL, "? and # have no meaning there; the endpoint is an option")
 	}
-	if strings.ContainsAny(place, "?#") {
-		return Opened{}, invalid(storeURL, "? and # have no meaning there; the endpoint is an option")
-	}
-	b, err := s3.Open(ctx, opts)
+	return bucket, prefix, err
+}
+
+// opened tells who answers for a bucket: the endpoint, which the store's name
+// ends with wherever it was configured; else host, of the bucket alone, since
+// the large stores throttle each by itself.
+func opened(b backend.Backend, host string, err error) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	return Opened{b, host(b.Name(), opts.Bucket)}, nil
-}
-
-// host is who answers for an S3 bucket: the endpoint, which the store's name
-// ends with wherever it was configured; at Amazon, where each bucket is
-// throttled by itself, the bucket.
-func host(name, bucket string) string {
-	if _, endpoint, ok := strings.Cut(name, "?endpoint="); ok {
+	if _, endpoint, ok := strings.Cut(b.Name(), "?endpoint="); ok {
 		if u, err := url.Parse(endpoint); err == nil && u.Host != "" {
-			return u.Host
+			host = u.Host
 		}
 	}
-	return bucket + ".s3.amazonaws.com"
+	return Opened{b, host}, nil
 }
 
 func invalid(storeURL, why string) error {

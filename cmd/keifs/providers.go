@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/keifs/keifs/backend/all"
+	"github.com/keifs/keifs/backend/bunny"
 	"github.com/keifs/keifs/backend/s3"
 )
 
@@ -17,12 +18,21 @@ func (s *settings) providers(log *slog.Logger) (all.Options, error) {
 	if err != nil {
 		return all.Options{}, err
 	}
-	o := all.Options{S3: s3.Options{
-		Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
-		Anonymous: s.anonymous, RequesterPays: s.requesterPays,
-		StorageClass: s.storageClass, SSE: s.sse.value, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
-		Transport: s.shared.transport, Logger: log,
-	}}
+	key, err := s.key()
+	if err != nil {
+		return all.Options{}, err
+	}
+	o := all.Options{
+		S3: s3.Options{
+			Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
+			Anonymous: s.anonymous, RequesterPays: s.requesterPays,
+			StorageClass: s.storageClass, SSE: s.sse.value, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
+			Transport: s.shared.transport, Logger: log,
+		},
+		Bunny: bunny.Options{
+			Endpoint: s.endpoint, Region: s.region, Key: strings.TrimSpace(string(key)), Transport: s.shared.transport,
+		},
+	}
 	if f := s.flags.Lookup("path-style"); f.Changed {
 		o.S3.PathStyle = &s.pathStyle
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/keifs/keifs/test/bunnystub"
 	"github.com/keifs/keifs/test/need"
 	"github.com/keifs/keifs/test/versitygw"
 )
@@ -67,6 +68,7 @@ func TestStories(t *testing.T) {
 			env.Setenv("AWS_SECRET_ACCESS_KEY", srv.SecretKey)
 			env.Setenv("AWS_REGION", srv.Region)
 			env.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+			env.Setenv("ZONE_ENDPOINT", bunnystub.Start(t).Endpoint)
 			env.Defer(func() {
 				if err := endMounts(env.WorkDir); err != nil {
 					t.Error(err)

@@ -55,7 +55,7 @@ func newSettings(sh *shared) *settings {
 	f.StringVar(&s.config, "config", "", "configuration `file` (default $XDG_CONFIG_HOME/keifs/config.toml)")
 
 	f.StringVar(&s.endpoint, "endpoint", "", "`URL` of the S3 endpoint, for stores that are not AWS")
-	f.StringVar(&s.region, "region", "", "`region` of the bucket (default: that of the AWS configuration)")
+	f.StringVar(&s.region, "region", "", "`region` of the bucket (default: that of the AWS configuration, or BUNNY_REGION)")
 	f.StringVar(&s.profile, "profile", "", "`profile` of the AWS configuration")
 	f.StringVar(&s.keyFile, "key-file", "", "`file` with the key to the store: a service account's JSON for gs://, an account's key for az://, a zone's password for bunny://")
 	f.BoolVar(&s.pathStyle, "path-style", false, "address buckets as endpoint/bucket (default with --endpoint)")

@@ -5,7 +5,7 @@ package arch
 //
 //	     cmd/keifs
 //	fs     cache     backend/all
-//	  store         s3  gcs  file  mem
+//	  store         s3  gcs  bunny  file  mem
 //	       backend             retry  sched  fault
 func Keifs() Rules {
 	const (
@@ -33,7 +33,8 @@ func Keifs() Rules {
 			"backend/httpio":      {"backend"},
 			"backend/s3":          {"backend", "backend/httpio", aws},
 			"backend/gcs":         {"backend", "backend/httpio", goog, oauth},
-			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3", "backend/gcs"},
+			"backend/bunny":       {"backend", "backend/httpio"},
+			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3", "backend/gcs", "backend/bunny"},
 
 			"store":           {"backend", "store/commit", "store/overlay", "store/refs"},
 			"store/commit":    {"backend", lru, parq},
@@ -47,7 +48,7 @@ func Keifs() Rules {
 			"fs": {"backend", "store", fuse, unix},
 
 			"cmd/keifs": {
-				"backend", "backend/all", "backend/file", "backend/s3", "backend/gcs", "backend/httpio", "backend/retry", "backend/sched",
+				"backend", "backend/all", "backend/file", "backend/s3", "backend/gcs", "backend/bunny", "backend/httpio", "backend/retry", "backend/sched",
 				"store", "cache", "fs", cobra, toml, unix, group,
 			},
 
@@ -59,6 +60,7 @@ func Keifs() Rules {
 			"test/fakegcs":   {"test/server"},
 			"test/minio":     {"test/server"},
 			"test/bench":     {"test/server", "test/versitygw", aws, unix},
+			"test/bunnystub": nil,
 			"test/e2e":       {"backend", "backend/s3", "test/need", "test/versitygw", unix},
 		},
 		Std: map[string]string{
