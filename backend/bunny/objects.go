@@ -203,33 +203,48 @@ func (z *zone) Put(ctx context.Context, key string, src backend.Source, opts bac
 	}
 	defer leave()
 
-	ctx, w := httpio.NewWatch(ctx, z.timeout)
-	defer w.Stop()
-	body := w.Upload(src)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, z.url(z.path(key)), body)
-	if err != nil {
-		return backend.Info{}, backend.Fail("put", key, backend.ErrInvalid, err)
+	info := backend.Info{
+		Key: key, Size: src.Size(), ETag: hexSum(sum), Metadata: map[string]string{}, ContentType: opts.ContentType,
 	}
-	if req.ContentLength = src.Size(); req.ContentLength == 0 {
-		req.Body = http.NoBody // else its length would not be sent
-	}
-	req.Header.Set("Checksum", hexSum(sum))
-	req.Header.Set("Content-Type", opts.ContentType)
-	resp, err := z.do("put", key, req)
-	if srcErr := body.End(); srcErr != nil && err != nil && ctx.Err() == nil {
-		return backend.Info{}, fmt.Errorf("put %s: source: %w", key, srcErr)
+	info.ModTime, err = z.send(ctx, info, src)
+	if errors.Is(err, backend.ErrBadKey) && !strings.HasSuffix(key, "/") {
+		// An empty directory, which nobody sees, may be in the way.
+		if pruned, pruneErr := z.prune(ctx, "put", key+"/"); pruneErr == nil && pruned {
+			info.ModTime, err = z.send(ctx, info, src)
+		}
 	}
 	if err != nil {
 		return backend.Info{}, err
 	}
-	resp.Body.Close()
-	stored := time.Now().Truncate(time.Second)
-	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		stored = t
+	return info, nil
+}
+
+// send uploads what info says of a source, and returns when that was.
+func (z *zone) send(ctx context.Context, info backend.Info, src backend.Source) (time.Time, error) {
+	ctx, w := httpio.NewWatch(ctx, z.timeout)
+	defer w.Stop()
+	body := w.Upload(src)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, z.url(z.path(info.Key)), body)
+	if err != nil {
+		return time.Time{}, backend.Fail("put", info.Key, backend.ErrInvalid, err)
 	}
-	return backend.Info{
-		Key: key, Size: src.Size(), ETag: hexSum(sum), ModTime: stored, Metadata: map[string]string{}, ContentType: opts.ContentType,
-	}, nil
+	if req.ContentLength = info.Size; req.ContentLength == 0 {
+		req.Body = http.NoBody // else its length would not be sent
+	}
+	req.Header.Set("Checksum", info.ETag)
+	req.Header.Set("Content-Type", info.ContentType)
+	resp, err := z.do("put", info.Key, req)
+	if srcErr := body.End(); srcErr != nil && err != nil && ctx.Err() == nil {
+		return time.Time{}, fmt.Errorf("put %s: source: %w", info.Key, srcErr)
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	resp.Body.Close()
+	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		return t, nil
+	}
+	return time.Now().Truncate(time.Second), nil
 }
 
 // readAll reads a source to its end: io.ErrUnexpectedEOF where that comes early.
@@ -273,7 +288,8 @@ func (z *zone) Delete(ctx context.Context, key string, cond backend.Cond) error 
 		return err
 	}
 	if strings.HasSuffix(key, "/") {
-		return z.prune(ctx, key)
+		_, err := z.prune(ctx, "delete", key)
+		return err
 	}
 	return nil
 }

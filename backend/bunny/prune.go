@@ -9,26 +9,24 @@ import (
 	"github.com/keifs/keifs/backend"
 )
 
-// prune removes a directory that has no file in it. The store would remove any,
-// so that nobody of this process writes into it meanwhile; that another
-// process does not is what one writer means.
-func (z *zone) prune(ctx context.Context, dir string) error {
+// prune removes a directory that has no file in it, if it is there. The store
+// would remove any, so that nobody of this process writes into it meanwhile;
+// that another process does not is what one writer means.
+func (z *zone) prune(ctx context.Context, op, dir string) (pruned bool, err error) {
 	leave, alone := z.gate.remove(dir)
 	if !alone {
-		return nil // it is about to have a file
+		return false, nil // it is about to have a file
 	}
 	defer leave()
-	switch there, holds, err := z.holds(ctx, "delete", dir); {
-	case err != nil:
-		return err
-	case !there || holds:
-		return nil
+	there, holds, err := z.holds(ctx, op, dir)
+	if err != nil || !there || holds {
+		return false, err
 	}
-	err := z.ask(ctx, "delete", dir, http.MethodDelete, z.prefix+dir, nil)
-	if backend.Retryable(err) || err == nil {
-		return err
+	err = z.ask(ctx, op, dir, http.MethodDelete, z.prefix+dir, nil)
+	if backend.Retryable(err) || ctx.Err() != nil {
+		return false, err
 	}
-	return nil // nobody sees a directory without files
+	return err == nil, nil // nobody sees a directory without files
 }
 
 // holds says whether a directory is there, and whether there is a file below it.

@@ -89,6 +89,19 @@ func TestAnEmptyDirectoryIsNotShown(t *testing.T) {
 	}
 }
 
+func TestAnEmptyDirectoryIsNotInTheWayOfAFile(t *testing.T) {
+	s := bunnystub.Start(t)
+	b := open(t, s, bunny.Options{})
+	s.Mkdir("/a/empty/")
+	put(t, b, "a", "x")
+	same(t, s.Paths(), "/a")
+	s.Put("/b/c", "theirs")
+	if _, err := b.Put(t.Context(), "b", backend.Bytes(nil), backend.PutOptions{}); !errors.Is(err, backend.ErrBadKey) {
+		t.Error(err)
+	}
+	same(t, s.Paths(), "/a", "/b/", "/b/c")
+}
+
 // TestNothingIsLostBesideTheRemovalOfADirectory puts files into a directory
 // while it is removed, over and over: each ends up there. The stub fails it
 // where a removal takes a file along.
