@@ -77,6 +77,9 @@ func (t *tree) Remove(ctx context.Context, p store.Path) error {
 		}
 		ctx, cancel := t.c.detach(ctx)
 		defer cancel()
+		if err := t.c.noted(); err != nil {
+			return err
+		}
 		err := t.store.Remove(ctx, p)
 		switch {
 		case errors.Is(err, store.ErrNotExist) && mine: // somebody else was faster

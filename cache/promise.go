@@ -97,6 +97,13 @@ func (in *inode) forgetPromiseLocked() {
 	in.record, in.promised, in.reserved = 0, false, 0
 }
 
+// recorded says whether the journal has promised something of the file.
+func (in *inode) recorded() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.record != 0
+}
+
 // append adds a record, and makes room where the disk is full.
 func (c *Cache) append(kind journal.Kind, data []byte, replaces ...journal.ID) (id journal.ID, err error) {
 	err = c.stage.withRoom(int64(len(data)), func() (err error) {
@@ -105,6 +112,10 @@ func (c *Cache) append(kind journal.Kind, data []byte, replaces ...journal.ID) (
 	})
 	return id, err
 }
+
+// noted returns when the journal knows of everything that is in the bucket, so
+// that no crash brings back what is about to be taken away there.
+func (c *Cache) noted() error { return diskError(c.journal.Flush()) }
 
 // withdraw ends a record before it returns.
 func (c *Cache) withdraw(id journal.ID) error {

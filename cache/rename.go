@@ -52,6 +52,9 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	subtree := !t.c.meta.isFile(t.Name(), from)
 	ctx, cancel := t.c.detach(ctx)
 	defer cancel()
+	if err := t.c.noted(); err != nil {
+		return err
+	}
 	err = t.store.Rename(ctx, from, to, mode)
 	t.c.meta.forget(t.Name(), from, subtree)
 	t.c.meta.forget(t.Name(), to, subtree || mode == store.Exchange)
@@ -89,9 +92,16 @@ func (t *tree) prepare(ctx context.Context, from, to store.Path, mode store.Rena
 			continue
 		}
 		targets = append(targets, in)
-		if mode == store.Exchange {
+		switch {
+		case mode == store.Exchange:
 			err = in.publishClaimed(ctx, in.where())
-		} else {
+		case in.recorded():
+			// Else a crash after the rename would bring it back over what
+			// has replaced it.
+			if err = in.publishClaimed(ctx, in.where()); err == nil || errors.Is(err, store.ErrStale) {
+				err = in.keep(ctx)
+			}
+		default:
 			err = in.keep(ctx)
 		}
 		if err != nil {

@@ -198,8 +198,8 @@ func (j *Journal) Append(kind Kind, data []byte, replaces ...ID) (ID, error) {
 	return id, nil
 }
 
-// Done ends records: they are not replayed any more. It does not wait; every
-// later Append does, and Sync does not.
+// Done ends records: they are not replayed any more. It does not wait; Flush
+// and every later Append do.
 func (j *Journal) Done(ids ...ID) {
 	if len(ids) == 0 {
 		return
@@ -210,6 +210,20 @@ func (j *Journal) Done(ids ...ID) {
 	}
 	j.mu.Unlock()
 	signal(j.work)
+}
+
+// Flush returns when everything that was told to Done before is written, and
+// so will not be replayed, whatever becomes of this process.
+func (j *Journal) Flush() error {
+	j.mu.Lock()
+	err, b := j.checkLocked(), j.batch
+	j.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	signal(j.work)
+	<-b.written
+	return b.err
 }
 
 // Sync returns when every record whose Append has returned is durable,
