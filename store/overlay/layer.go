@@ -48,7 +48,7 @@ type Ref struct {
 	Generation uint64 `json:"generation"`
 	Head       string `json:"head"`
 	Base       string `json:"base"`
-	Committing string `json:"committing"` // not empty while a commit is being made
+	Committing string `json:"committing"` // who is making a commit; empty: nobody
 	Rewound    bool   `json:"rewound"`    // set back to an earlier commit, and none was made since
 }
 
