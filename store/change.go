@@ -142,7 +142,7 @@ func (s *Store) Mkdir(ctx context.Context, p Path, attr Attr) (Entry, error) {
 
 // making is what Mkdir begins with.
 func (s *Store) making(ctx context.Context, p Path) (backend.Caps, place, error) {
-	if s.opts.ReadOnly {
+	if s.ReadOnly() {
 		_, err := s.change(ctx)
 		return backend.Caps{}, place{}, err
 	}

@@ -59,9 +59,7 @@ type Options struct {
 	Host     string // in names of conflict copies; default the host's name
 	Logger   *slog.Logger
 
-	// Commits finds commits: for branches with a base, for revisions
-	// ("main@3f2a"), and to change a branch that has history.
-	Commits overlay.Commits
+	Commits overlay.Commits // default: those in the bucket
 
 	// Caps, if set, is what an earlier probe saw: no new one is made.
 	Caps *backend.Caps

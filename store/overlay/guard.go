@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/store/refs"
 )
 
 // What keeps committed content: before an object is overwritten or deleted
@@ -106,7 +107,7 @@ func (c *change) keep(ctx context.Context, v *view, version string) (kept string
 	switch {
 	case v.ref == nil:
 		return "", nil
-	case v.ref.exact():
+	case exact(v.ref):
 		head, err := c.snapshot(ctx, v.ref.Head)
 		if err != nil {
 			return "", err
@@ -136,7 +137,7 @@ func (c *change) keep(ctx context.Context, v *view, version string) (kept string
 // exact says whether the head names every object of the branch that a commit
 // names: not while the next one is being made, nor after the branch was set
 // back to an earlier one.
-func (r *Ref) exact() bool { return r.Committing == "" && !r.Rewound && r.Head != "" }
+func exact(r *refs.Ref) bool { return r.Committing == "" && !r.Rewound && r.Head != "" }
 
 // settle finds out whether a change that nothing was kept for ended before
 // anybody could begin to list the branch for a commit.

@@ -2,14 +2,13 @@ package overlay
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/store/refs"
 )
 
 // Belief is how long a client goes by a ref that it has read: counted from
@@ -30,26 +29,14 @@ const (
 )
 
 const (
-	refDir      = ".kei/branches/"
-	refKind     = ".json"
 	whiteoutDir = ".kei/whiteouts/"
 	pinDir      = ".kei/pins/"
-
-	maxRef = 64 << 10 // bytes
 )
 
 // IsRefCheck says whether a request is one that a client sends by the clock, to
 // see whether somebody commits: at most one a branch within half of Belief.
-func IsRefCheck(op *backend.Op) bool { return op.Name == "get" && strings.HasPrefix(op.Key, refDir) }
-
-// Ref is what a view needs to know of a branch's ref.
-type Ref struct {
-	Format     int    `json:"format"`
-	Generation uint64 `json:"generation"`
-	Head       string `json:"head"`
-	Base       string `json:"base"`
-	Committing string `json:"committing"` // who is making a commit; empty: nobody
-	Rewound    bool   `json:"rewound"`    // set back to an earlier commit, and none was made since
+func IsRefCheck(op *backend.Op) bool {
+	return op.Name == "get" && (strings.HasPrefix(op.Key, refs.Dir) || strings.HasPrefix(op.Key, refs.LogDir))
 }
 
 // layer is one branch, or one revision of one.
@@ -66,7 +53,7 @@ type layer struct {
 // view is what was known of a layer at one moment. It never changes.
 type view struct {
 	since  time.Time // before the request was sent
-	ref    *Ref      // nil: there is none
+	ref    *refs.Ref // nil: there is none
 	base   Snapshot  // nil: there is none
 	frozen bool      // nothing but the base
 }
@@ -109,20 +96,16 @@ func (l *layer) reading(ctx context.Context) (*view, error) {
 func (l *layer) forget() { l.known.Store(nil) }
 
 func (l *layer) askRef(ctx context.Context, v *view) error {
-	key := refDir + l.branch + refKind
-	data, _, err := backend.ReadAll(ctx, l.raw, key, maxRef)
+	ref, err := l.refs.Load(ctx, l.branch)
 	switch {
-	case errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrBadKey):
+	case errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrBadKey), errors.Is(err, refs.ErrBadName):
 		return nil
 	case err != nil:
 		return err
 	}
-	v.ref = &Ref{}
-	if err := json.Unmarshal(data, v.ref); err != nil || v.ref.Format != 1 {
-		return backend.Fail("read", key, backend.ErrCorrupt, fmt.Errorf("format %d, %v", v.ref.Format, err))
-	}
-	if v.ref.Base != "" {
-		v.base, err = l.snapshot(ctx, v.ref.Base)
+	v.ref = ref
+	if ref.Base != "" {
+		v.base, err = l.snapshot(ctx, ref.Base)
 	}
 	return err
 }
@@ -132,11 +115,11 @@ func (l *layer) askRef(ctx context.Context, v *view) error {
 // without objects.
 func (l *layer) askRevision(ctx context.Context, v *view) error {
 	page, err := l.raw.ListPage(ctx, backend.ListOptions{Prefix: l.prefix, Limit: 1})
-	if err != nil || len(page.Objects) > 0 || l.opts.Commits == nil {
+	if err != nil || len(page.Objects) > 0 {
 		return err
 	}
 	commit, err := l.opts.Commits.Resolve(ctx, l.branch, l.revision)
-	if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrInvalid) {
+	if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrInvalid) || errors.Is(err, refs.ErrBadName) {
 		return nil
 	}
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/store/refs"
 )
 
 // ErrLost: a commit names this content, and no object has it any more: it was
@@ -67,9 +68,7 @@ type Commits interface {
 
 // Options of New. The zero value is usable.
 type Options struct {
-	// Commits may be nil: then a branch with a base cannot be read, and one
-	// that has history not be changed.
-	Commits Commits
+	Commits Commits // default: those in the bucket
 	// Branch says whether a component can be the name of a branch that
 	// keifs made; nil: any without '@'.
 	Branch func(name string) bool
@@ -80,6 +79,7 @@ type Options struct {
 // Renamer only helps between branches without history.
 type Bucket struct {
 	raw  backend.Backend
+	refs *refs.Refs
 	opts Options
 	log  *slog.Logger
 
@@ -90,7 +90,10 @@ type Bucket struct {
 
 // New returns the view of all branches of a bucket. It sends no request.
 func New(raw backend.Backend, opts Options) *Bucket {
-	b := &Bucket{raw: raw, opts: opts, log: opts.Logger, layers: map[string]*layer{}, snapshots: map[string]Snapshot{}}
+	if opts.Commits == nil {
+		opts.Commits = NewHistory(raw)
+	}
+	b := &Bucket{raw: raw, refs: refs.New(raw, refs.Options{}), opts: opts, log: opts.Logger, layers: map[string]*layer{}, snapshots: map[string]Snapshot{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
@@ -163,9 +166,6 @@ func (b *Bucket) snapshot(ctx context.Context, commit string) (Snapshot, error) 
 	b.mu.Unlock()
 	if s != nil {
 		return s, nil
-	}
-	if b.opts.Commits == nil {
-		return nil, backend.Fail("open commit", commit, backend.ErrUnsupported, errors.New("commits cannot be read here"))
 	}
 	s, err := b.opts.Commits.Snapshot(ctx, commit)
 	if errors.Is(err, backend.ErrNotExist) {

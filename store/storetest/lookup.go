@@ -110,7 +110,7 @@ func lookups() []test {
 		{name: "the root shows branches and the files outside them", run: func(e *env) {
 			e.putObject("readme.txt", "plain")
 			e.putObject("dev/file", "in dev")
-			e.putObject(".kei/branches/dev.json", `{"format":1}`)
+			e.putObject(".kei/branches/dev.json", `{"format":1,"branch":"dev","generation":1,"nonce":"n","head":"","base":"","time":"2026-11-20T10:00:00Z","host":"h"}`)
 			e.remount()
 			root := e.vol.Root()
 			equal(e, "name", root.Name(), "")

@@ -38,7 +38,7 @@ func Keifs() Rules {
 
 			"store":           {"backend", "store/commit", "store/overlay", "store/refs"},
 			"store/commit":    {"backend", lru, parq},
-			"store/overlay":   {"backend"},
+			"store/overlay":   {"backend", "store/commit", "store/refs"},
 			"store/refs":      {"backend"},
 			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store", "store/overlay"},
 
