@@ -36,6 +36,7 @@ type fetcher struct {
 	work  sync.WaitGroup // of spans and fillings
 
 	hits, misses, collapsed atomic.Int64 // blocks
+	unsaved                 atomic.Int64 // bytes that wait for the disk
 
 	mu     sync.Mutex
 	closed bool
@@ -237,16 +238,34 @@ func (f *fetcher) run(ctx context.Context, s *span) {
 	f.mu.Unlock()
 
 	// The disk's time is nobody's: neither a reader nor a request waits.
+	if done, ok := f.spare(n); ok {
+		f.save(s)
+		done()
+	}
+	f.mu.Lock()
+	f.forgetLocked(s, 0, len(s.blocks))
+	delete(f.all, s)
+	f.mu.Unlock()
+}
+
+// spare says whether there is memory for n bytes that wait for the disk. What
+// a slow disk cannot take is not kept, rather than to hold up the readers.
+func (f *fetcher) spare(n int64) (done func(), ok bool) {
+	if f.unsaved.Add(n) > max(f.ahead.max, maxPiece) {
+		f.unsaved.Add(-n)
+		return nil, false
+	}
+	return func() { f.unsaved.Add(-n) }, true
+}
+
+// save writes what a span has brought to the disk.
+func (f *fetcher) save(s *span) {
 	for at := 0; at < len(s.blocks); {
 		id := s.ids[at]
 		end := min(len(s.blocks), at+chunkBlocks-int(id.block))
 		f.disk.keep(id.chunk, s.o.chunkLen(s.first+int64(at)), int(id.block), s.blocks[at:end])
 		at = end
 	}
-	f.mu.Lock()
-	f.forgetLocked(s, 0, len(s.blocks))
-	delete(f.all, s)
-	f.mu.Unlock()
 }
 
 // forgetLocked makes that nobody finds those blocks of the span by their IDs.
@@ -393,7 +412,12 @@ func (f *fetcher) keep(o *object, data []byte) {
 		blocks = append(blocks, block)
 	}
 	f.mu.Unlock()
-	f.start(func() { f.disk.keep(f.id(o, 0).chunk, len(data), 0, blocks) })
+	if done, ok := f.spare(o.size); ok {
+		f.start(func() {
+			defer done()
+			f.disk.keep(f.id(o, 0).chunk, len(data), 0, blocks)
+		})
+	}
 }
 
 // cached fills p, of at most diskRead bytes, from an offset that is a multiple

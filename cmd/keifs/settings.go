@@ -29,6 +29,7 @@ type settings struct {
 	cache       choice
 	cacheDir    string
 	cacheSize   byteSize
+	memory      byteSize
 	metadataTTL time.Duration
 	writeBack   bool
 	journalSync bool
@@ -48,6 +49,7 @@ func newSettings(sh *shared) *settings {
 		conflict:  oneOf("keep-both", "fail", "overwrite"),
 		cache:     oneOf("on", "off"),
 		cacheSize: 10 << 30,
+		memory:    512 << 20,
 		logLevel:  oneOf("info", "debug", "warn", "error"),
 	}
 	f := pflag.NewFlagSet("keifs", pflag.ContinueOnError)
@@ -76,6 +78,7 @@ func newSettings(sh *shared) *settings {
 	f.Var(&s.cache, "cache", "the local cache, `on` or off; without it every call asks the store")
 	f.StringVar(&s.cacheDir, "cache-dir", "", "`directory` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
 	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk")
+	f.Var(&s.memory, "memory", "bytes of memory the daemon keeps to: a quarter of it for content, the rest for all else")
 	f.DurationVar(&s.metadataTTL, "metadata-ttl", time.Second, "how long names and attributes are believed; 0s asks every time")
 
 	f.BoolVar(&s.writeBack, "write-back", false, "close returns when the file is safe on the local disk, and the upload follows; fsync still waits for the bucket")

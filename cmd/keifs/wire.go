@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -21,6 +22,11 @@ import (
 
 // preflightTimeout bounds the first question to a store: who mounts waits for it.
 const preflightTimeout = 15 * time.Second
+
+// contentShare is the part of the memory that holds content: the one for a
+// quarter. What is collected as garbage needs as much again, and buffers of
+// requests, names and inodes have the rest.
+const contentShare = 4
 
 // shared is what all stores of this process share, however many it opens: one
 // bound on their requests, one pool of connections. It is made once.
@@ -105,6 +111,7 @@ func openStack(ctx context.Context, m *mounting, log *slog.Logger) (_ *stack, er
 			return nil, fail(exitSystem, "embedded store: %w", err)
 		}
 	}
+	debug.SetMemoryLimit(int64(m.memory)) // near it, garbage is collected more often
 	st := &stack{settings: m.settings}
 	if st.store, st.remote, err = m.openStore(ctx, m.url, log); err != nil {
 		return nil, err
@@ -124,7 +131,7 @@ func openStack(ctx context.Context, m *mounting, log *slog.Logger) (_ *stack, er
 		return st, nil
 	}
 	st.cache, err = cache.Open(ctx, st.store, cache.Options{
-		Dir: m.cacheDir, Size: orNone(int64(m.cacheSize)), MetadataTTL: orNone(m.metadataTTL), Logger: log,
+		Dir: m.cacheDir, Size: orNone(int64(m.cacheSize)), Memory: int64(m.memory) / contentShare, MetadataTTL: orNone(m.metadataTTL), Logger: log,
 		WriteBack: m.writeBack, JournalSync: m.journalSync, StrictExcl: m.strictExcl,
 	})
 	if err != nil {
