@@ -36,10 +36,11 @@ func Keifs() Rules {
 			"backend/bunny":       {"backend", "backend/httpio"},
 			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3", "backend/gcs", "backend/bunny"},
 
-			"store":           {"backend", "store/commit", "store/overlay", "store/refs"},
+			"store":           {"backend", "store/overlay"},
 			"store/commit":    {"backend", lru, parq},
 			"store/overlay":   {"backend", "store/commit", "store/refs"},
 			"store/refs":      {"backend"},
+			"store/history":   {"backend", "store", "store/commit", "store/overlay", "store/refs"},
 			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store", "store/overlay"},
 
 			"cache":         {"backend", "cache/journal", "store", lru, group, unix},
@@ -49,7 +50,7 @@ func Keifs() Rules {
 
 			"cmd/keifs": {
 				"backend", "backend/all", "backend/file", "backend/s3", "backend/gcs", "backend/bunny", "backend/httpio", "backend/retry", "backend/sched",
-				"store", "cache", "fs", cobra, toml, unix, group,
+				"store", "store/commit", "store/history", "store/refs", "cache", "fs", cobra, toml, unix, group,
 			},
 
 			// What serves only tests may see more, and nobody above sees it.

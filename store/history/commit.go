@@ -1,0 +1,314 @@
+package history
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/store"
+	"github.com/keifs/keifs/store/commit"
+	"github.com/keifs/keifs/store/overlay"
+	"github.com/keifs/keifs/store/refs"
+)
+
+// ErrNothing: the working tree is what the last commit has.
+var ErrNothing = errors.New("nothing to commit")
+
+// attempts bounds how often a lost race is run again.
+const attempts = 6
+
+// CommitOptions say what a commit says. The zero value is usable.
+type CommitOptions struct {
+	Message, Author string
+	Pin             bool // copy all content that has no pin yet
+	Empty           bool // commit even when nothing changed
+
+	// Progress, if set, is told how many objects were seen, now and then.
+	Progress func(objects int64)
+	// Skipped, if set, is told the keys that no commit can have.
+	Skipped func(key string)
+}
+
+// Commit makes a commit of what the branch has now. ErrNothing,
+// store.ErrNotExist, refs.ErrNoConditions. After many lost races in a row the
+// commit is kept on a branch of its own: *ParkedError.
+func (r *Repo) Commit(ctx context.Context, branch string, opts CommitOptions) (m *commit.Manifest, err error) {
+	if opts.Skipped == nil {
+		opts.Skipped = func(string) {}
+	}
+	t, err := r.begin(ctx, branch)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { t.end(ctx) }()
+	for range attempts {
+		if m, err = r.record(ctx, t.ref, opts); err != nil {
+			return nil, err
+		}
+		if opts.Pin {
+			if err := r.pinAll(ctx, m); err != nil {
+				return nil, err
+			}
+		}
+		err = t.finish(ctx, refs.Ref{Head: m.ID, Why: "commit: " + firstLine(opts.Message)})
+		if !errors.Is(err, refs.ErrLost) {
+			return m, err
+		}
+	}
+	return m, r.park(ctx, m, err)
+}
+
+// record writes the tree of a branch, and a manifest that follows what its ref says.
+func (r *Repo) record(ctx context.Context, ref *refs.Ref, opts CommitOptions) (*commit.Manifest, error) {
+	head, base, err := r.ends(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	known := []*commit.Manifest{head}
+	if base != head {
+		known = append(known, base)
+	}
+	w := r.commits.Writer(ctx, known...)
+	defer w.Abort()
+	var n int64
+	for e, err := range r.Working(ctx, ref.Branch, "", known, opts.Skipped) {
+		if err == nil {
+			err = w.Add(e)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n++; n%1000 == 0 && opts.Progress != nil {
+			opts.Progress(n)
+		}
+	}
+	ranges, err := w.Close()
+	if err != nil {
+		return nil, err
+	}
+	m := &commit.Manifest{Branch: ref.Branch, Message: opts.Message, Author: opts.Author, Time: r.opts.Now()}
+	m.SetRanges(ranges)
+	if head != nil {
+		m.Parents = []string{head.ID}
+		if !opts.Empty && slices.Equal(head.Ranges, ranges) {
+			return nil, ErrNothing
+		}
+	}
+	return m, r.commits.PutManifest(ctx, m)
+}
+
+// ends are the commits that a ref names: its last one, which is the base for a
+// branch that has none of its own yet, and its base. Nil for none.
+func (r *Repo) ends(ctx context.Context, ref *refs.Ref) (head, base *commit.Manifest, err error) {
+	if ref.Base != "" {
+		if base, err = r.commits.Manifest(ctx, ref.Base); err != nil {
+			return nil, nil, err
+		}
+		head = base
+	}
+	if ref.Head != "" {
+		head, err = r.commits.Manifest(ctx, ref.Head)
+	}
+	return head, base, err
+}
+
+// taking is a commit that is being made: from its beginning on, nobody
+// destroys what the branch has without keeping it.
+type taking struct {
+	r     *Repo
+	token string
+	ref   *refs.Ref
+	done  bool
+}
+
+// begin marks the branch, and returns when everybody goes by the mark.
+func (r *Repo) begin(ctx context.Context, branch string) (*taking, error) {
+	t := &taking{r: r, token: fmt.Sprintf("%s/%s", r.opts.Host, rand.Text()[:8])}
+	err := t.mark(ctx, branch)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.opts.Settle(ctx); err != nil {
+		t.end(ctx)
+		return nil, err
+	}
+	r.st.Bucket().Forget()
+	return t, nil
+}
+
+func settle(ctx context.Context) error {
+	timer := time.NewTimer(overlay.Belief)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t *taking) mark(ctx context.Context, branch string) error {
+	for range attempts {
+		ref, err := t.r.refs.Load(ctx, branch)
+		if errors.Is(err, backend.ErrNotExist) {
+			if there, err := t.r.st.BranchExists(ctx, branch); err != nil || !there {
+				return errors.Join(err, fmt.Errorf("branch %q: %w", branch, store.ErrNotExist))
+			}
+			t.ref, err = t.r.refs.Create(ctx, branch, refs.Ref{Committing: t.token, Why: "commit begins"})
+			if err == nil || !errors.Is(err, refs.ErrExist) {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		next := *ref
+		next.Committing = with(ref.Committing, t.token)
+		next.Why = "commit begins"
+		t.ref, err = t.r.refs.Advance(ctx, ref, next)
+		if err == nil || !errors.Is(err, refs.ErrLost) {
+			return err
+		}
+	}
+	return fmt.Errorf("branch %q: %w", branch, refs.ErrLost)
+}
+
+// finish advances the branch to next, whose Base is that of now, and takes the
+// mark away. refs.ErrLost where the branch has another head by now: t.ref is
+// what it has then, and the mark is still there. That others only began is no loss.
+func (t *taking) finish(ctx context.Context, next refs.Ref) error {
+	head := t.ref.Head
+	for range attempts {
+		next.Base = t.ref.Base
+		next.Committing = without(t.ref.Committing, t.token)
+		ref, err := t.r.refs.Advance(ctx, t.ref, next)
+		if err == nil {
+			t.ref, t.done = ref, true
+			t.r.st.Bucket().Forget()
+			return nil
+		}
+		if !errors.Is(err, refs.ErrLost) {
+			return err
+		}
+		if ref, err = t.r.refs.Load(ctx, t.ref.Branch); err != nil {
+			return err
+		}
+		if ref.Nonce == t.ref.Nonce {
+			continue
+		}
+		t.ref = ref
+		if t.ref.Head != head {
+			return fmt.Errorf("branch %q: %w", t.ref.Branch, refs.ErrLost)
+		}
+	}
+	return fmt.Errorf("branch %q: %w", t.ref.Branch, refs.ErrLost)
+}
+
+// end takes the mark away where nothing came of it. Where that fails it stays,
+// and costs pins that nobody needs.
+func (t *taking) end(ctx context.Context) {
+	if t.done {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	next := *t.ref
+	next.Why = "nothing came of it"
+	for range attempts {
+		next.Committing = without(t.ref.Committing, t.token)
+		next.Head, next.Base, next.Rewound = t.ref.Head, t.ref.Base, t.ref.Rewound
+		_, err := t.r.refs.Advance(ctx, t.ref, next)
+		if !errors.Is(err, refs.ErrLost) {
+			return
+		}
+		if t.ref, err = t.r.refs.Load(ctx, t.ref.Branch); err != nil {
+			return
+		}
+	}
+}
+
+// maxTokens bounds the marks of a ref; more are of commits that died.
+const maxTokens = 20
+
+func with(marks, token string) string {
+	all := append(strings.Fields(marks), token)
+	return strings.Join(all[max(0, len(all)-maxTokens):], " ")
+}
+
+func without(marks, token string) string {
+	return strings.Join(slices.DeleteFunc(strings.Fields(marks), func(s string) bool { return s == token }), " ")
+}
+
+// ParkedError says that a commit could not become that of its branch, and
+// where it is.
+type ParkedError struct {
+	Branch string
+	Err    error
+}
+
+func (e *ParkedError) Error() string {
+	return fmt.Sprintf("others advance the branch all the time; the commit is kept on branch %s: merge it", e.Branch)
+}
+func (e *ParkedError) Unwrap() error { return e.Err }
+
+// park keeps a commit on a branch of its own.
+func (r *Repo) park(ctx context.Context, m *commit.Manifest, cause error) error {
+	host := strings.Map(func(c rune) rune {
+		if strings.ContainsRune("/@: ", c) {
+			return '-'
+		}
+		return c
+	}, r.opts.Host)
+	name := fmt.Sprintf("conflict-%.100s-%s", host, r.opts.Now().UTC().Format("20060102T150405.000000000"))
+	_, err := r.refs.Create(ctx, name, refs.Ref{Head: m.ID, Base: m.ID, Why: "parked: " + firstLine(m.Message)})
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	return &ParkedError{name, cause}
+}
+
+// pinAll copies what the commit names and has no pin yet.
+func (r *Repo) pinAll(ctx context.Context, m *commit.Manifest) error {
+	caps, err := r.st.Prober(ctx)
+	if err != nil {
+		return err
+	}
+	if caps.Versions {
+		return nil
+	}
+	var pins []commit.Entry
+	flush := func() error {
+		err := parallel(ctx, pins, func(ctx context.Context, e commit.Entry) error {
+			_, err := r.st.Transfer(ctx, backend.Info{Key: e.Key, ETag: e.ETag, Size: e.Size}, overlay.PinKey(e.Key, e.ETag),
+				backend.PutOptions{Cond: backend.Cond{IfAbsent: true}, Metadata: metadata(&e)})
+			if errors.Is(err, backend.ErrPrecondition) {
+				return nil // there is one
+			}
+			return err
+		})
+		pins = pins[:0]
+		return err
+	}
+	for e, err := range r.commits.Tree(m).Walk(ctx, "", "") {
+		if err != nil {
+			return err
+		}
+		if pins = append(pins, e); len(pins) == 1024 {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return line
+}

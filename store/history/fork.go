@@ -1,0 +1,32 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keifs/keifs/store"
+	"github.com/keifs/keifs/store/commit"
+	"github.com/keifs/keifs/store/refs"
+)
+
+// Fork makes a branch of a commit. Nothing is copied: the commit is its base.
+// store.ErrExist, store.ErrBadName.
+func (r *Repo) Fork(ctx context.Context, name string, from *commit.Manifest) error {
+	if err := store.ValidateBranch(name); err != nil {
+		return err
+	}
+	there, err := r.st.BranchExists(ctx, name)
+	if err == nil && there {
+		err = fmt.Errorf("branch %q: %w", name, store.ErrExist)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = r.refs.Create(ctx, name, refs.Ref{Head: from.ID, Base: from.ID, Why: "branch from " + from.ID[:12]})
+	r.st.Bucket().Forget()
+	if errors.Is(err, refs.ErrExist) {
+		err = fmt.Errorf("branch %q: %w", name, store.ErrExist)
+	}
+	return err
+}
