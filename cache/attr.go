@@ -96,6 +96,9 @@ func (t *tree) setObjectAttr(ctx context.Context, p store.Path, change store.Att
 	if err := t.c.settleCopies(ctx, t, exclusive(p)); err != nil {
 		return store.Entry{}, err
 	}
+	if err := t.removed(p); err != nil {
+		return store.Entry{}, err
+	}
 	e, err := t.store.SetAttr(ctx, p, change)
 	if err != nil {
 		t.c.meta.forget(t.Name(), p, false)

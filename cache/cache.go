@@ -64,6 +64,9 @@ type Options struct {
 	// WriteBack, so that it excludes other hosts from the start.
 	StrictExcl bool
 
+	// SyncDeletes makes a removal wait until the bucket has done it.
+	SyncDeletes bool
+
 	Logger *slog.Logger
 }
 
@@ -89,6 +92,7 @@ type Cache struct {
 	opts  Options
 
 	journal  *journal.Journal
+	removals *removals
 	uploads  *uploads
 	promised atomic.Int64 // bytes that are acknowledged and not in the bucket
 
@@ -144,12 +148,14 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.meta = newMetadata(opts.MetadataTTL, opts.MetadataEntries)
 	c.uploads = newUploads(c)
+	c.removals = newRemovals(c)
 	if err := c.openDisk(); err != nil {
 		c.cancel()
 		return nil, err
 	}
 	c.siblings = &siblings{c: c, budget: max(opts.Memory, 0) / 2 / aheadFraction}
 	c.tasks.Go(c.uploads.run)
+	c.removals.start()
 	return c, nil
 }
 

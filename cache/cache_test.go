@@ -31,19 +31,29 @@ func TestVolume(t *testing.T) {
 			return c
 		}
 	}
-	t.Run("default", func(t *testing.T) { storetest.Run(t, opener(Options{})) })
+	settle := func(v store.Volume) error {
+		c := v.(*Cache)
+		if err := c.check(); err != nil {
+			return err
+		}
+		return c.removals.wait(t.Context(), everything)
+	}
+	t.Run("default", func(t *testing.T) { storetest.RunLazy(t, opener(Options{}), settle) })
+	t.Run("removals wait for the bucket", func(t *testing.T) {
+		storetest.RunInMemory(t, opener(Options{SyncDeletes: true}), nil)
+	})
 	t.Run("nothing remembered", func(t *testing.T) {
-		storetest.RunInMemory(t, opener(Options{MetadataTTL: -1, Size: -1, Memory: -1}))
+		storetest.RunInMemory(t, opener(Options{MetadataTTL: -1, Size: -1, Memory: -1}), settle)
 	})
 	t.Run("write-back", func(t *testing.T) {
-		back := opener(Options{WriteBack: true, StrictExcl: true})
+		back := opener(Options{WriteBack: true, StrictExcl: true, SyncDeletes: true})
 		storetest.Run(t, func(t *testing.T, s *store.Store) store.Volume { return storetest.Settled(back(t, s)) })
 	})
 	t.Run("write-back with nobody waiting", func(t *testing.T) {
 		storetest.RunModels(t, opener(Options{WriteBack: true}))
 	})
 	t.Run("next to no room", func(t *testing.T) {
-		storetest.RunInMemory(t, opener(Options{Size: 2 * diskBlock, Memory: 100, MetadataEntries: 3}))
+		storetest.RunInMemory(t, opener(Options{Size: 2 * diskBlock, Memory: 100, MetadataEntries: 3}), settle)
 	})
 }
 

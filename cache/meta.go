@@ -56,7 +56,8 @@ type metaItem struct {
 	absent bool        // of a name: there is none
 	list   *listing
 	target string
-	ticket uint64 // of a question that was asked ahead of an open, not 0 until one has used it
+	ticket uint64    // of a question that was asked ahead of an open, not 0 until one has used it
+	listed time.Time // when a listing was made that is kept good, see emptying
 }
 
 func newMetadata(ttl time.Duration, entries int) *metadata {

@@ -323,7 +323,7 @@ func TestAFileThatAnotherHostRemovedIsCreatedAnewWhateverAListingSays(t *testing
 
 func TestADirectoryMadeAnewListsNothingOfTheOneBefore(t *testing.T) {
 	b := newBucket(t)
-	_, tree := b.open(Options{MetadataTTL: time.Hour})
+	_, tree := b.open(Options{MetadataTTL: time.Hour, SyncDeletes: true})
 	p, attr := path(t, "d"), store.Attr{Mode: store.ModeDir | 0o755}
 	for round := range 2 {
 		_, err := tree.Mkdir(t.Context(), p, attr)

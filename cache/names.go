@@ -34,6 +34,12 @@ func (t *tree) make(ctx context.Context, p store.Path, fn func() (store.Entry, e
 	} else if found {
 		return store.Entry{}, fmt.Errorf("%s: %w", p, store.ErrExist)
 	}
+	if err := t.removed(p.Dir()); err != nil {
+		return store.Entry{}, err
+	}
+	if err := t.c.removals.settle(ctx, t.Name(), subtree(p)); err != nil {
+		return store.Entry{}, err
+	}
 	at := time.Now()
 	e, err := fn()
 	if err != nil {
@@ -77,26 +83,73 @@ func (t *tree) Remove(ctx context.Context, p store.Path) error {
 		}
 		ctx, cancel := t.c.detach(ctx)
 		defer cancel()
-		if err := t.c.noted(); err != nil {
+		if err := t.removeObject(ctx, p, in); err != nil && !(mine && errors.Is(err, store.ErrNotExist)) {
 			return err
 		}
-		err := t.store.Remove(ctx, p)
-		switch {
-		case errors.Is(err, store.ErrNotExist) && mine: // somebody else was faster
-		case errors.Is(err, store.ErrNotExist):
-			t.c.meta.gone(t.Name(), p, false)
-			return err
-		case err != nil:
-			t.c.meta.forget(t.Name(), p, false)
-			return err
-		}
-		t.c.meta.gone(t.Name(), p, false)
 	}
 	t.c.meta.touch(t.Name(), p.Dir())
 	if in != nil {
 		return t.unlink(in)
 	}
 	return nil
+}
+
+// removeObject removes what the bucket has at p, which is claimed; in is the
+// open file of that name, or nil.
+func (t *tree) removeObject(ctx context.Context, p store.Path, in *inode) error {
+	if t.Name() == "" {
+		return t.store.Remove(ctx, p) // which refuses
+	}
+	for range removeAttempts {
+		removal, err := t.removal(ctx, p, in)
+		if err != nil {
+			return err
+		}
+		g, err := t.c.removals.add(t.Name(), removal)
+		if err != nil {
+			return err
+		}
+		t.c.meta.gone(t.Name(), p, false)
+		t.c.meta.emptying(t.Name(), p.Dir())
+		if !t.c.opts.SyncDeletes {
+			return nil
+		}
+		err = t.c.removals.finish(ctx, g)
+		if !errors.Is(err, store.ErrStale) {
+			return err
+		}
+		in = nil // somebody has replaced it, and the name is to go all the same
+	}
+	return fmt.Errorf("remove %s: it changes all the time: %w", p, store.ErrStale)
+}
+
+const removeAttempts = 5
+
+// removal is the file at p, in the version that was seen last.
+func (t *tree) removal(ctx context.Context, p store.Path, in *inode) (store.Removal, error) {
+	if in != nil {
+		in.mu.Lock()
+		version, sure := in.entry.Version, len(in.tried) == 0
+		in.mu.Unlock()
+		if version != "" && sure {
+			return store.Removal{Path: p, Version: version}, nil
+		}
+	}
+	if t.c.removals.covers(t.Name(), p) {
+		return store.Removal{}, fmt.Errorf("%s: %w", p, store.ErrNotExist)
+	}
+	e, known, absent := t.c.meta.recall(t.Name(), p)
+	var err error
+	if in != nil || !known || absent || !e.IsDir() && e.Version == "" {
+		e, err = t.store.Lookup(ctx, p)
+	}
+	if err != nil {
+		return store.Removal{}, fmt.Errorf("%s: %w", p, err)
+	}
+	if e.IsDir() {
+		return store.Removal{}, fmt.Errorf("%s: %w", p, store.ErrIsDir)
+	}
+	return store.Removal{Path: p, Version: e.Version}, nil
 }
 
 // unlink takes the name from the inode for good; handles keep the content.
@@ -140,13 +193,52 @@ func (t *tree) Rmdir(ctx context.Context, p store.Path) error {
 	}
 	ctx, cancel := t.c.detach(ctx)
 	defer cancel()
-	if err := t.store.Rmdir(ctx, p); err != nil {
+	if err := t.removeDir(ctx, p); err != nil {
 		t.c.meta.forget(t.Name(), p, false)
 		return err
 	}
-	t.c.meta.gone(t.Name(), p, false)
 	t.c.meta.untouch(t.Name(), p)
 	t.c.meta.touch(t.Name(), p.Dir())
+	return nil
+}
+
+// removeDir removes the directory p, with all below it claimed, if there is
+// nothing in it but what was removed here. What somebody else has just put
+// into it keeps it.
+func (t *tree) removeDir(ctx context.Context, p store.Path) error {
+	if t.Name() == "" {
+		if p.Dir().IsRoot() {
+			if err := t.c.removals.settle(ctx, p.Name(), subtree(store.Path{})); err != nil {
+				return err
+			}
+		}
+		if err := t.store.Rmdir(ctx, p); err != nil {
+			return err
+		}
+		t.c.meta.gone(t.Name(), p, false)
+		return nil
+	}
+	if p.IsRoot() {
+		return fmt.Errorf("the root: %w", store.ErrInvalid)
+	}
+	if t.c.removals.covers(t.Name(), p) {
+		return fmt.Errorf("%s: %w", p, store.ErrNotExist)
+	}
+	gone := t.c.removals.names(t.Name(), p)
+	if t.c.opts.SyncDeletes || t.store.Hides(p) || !t.c.meta.recallEmpty(t.Name(), p, gone) {
+		if err := t.store.CheckEmpty(ctx, p, func(name string) bool { return gone[name] }); err != nil {
+			return err
+		}
+	}
+	g, err := t.c.removals.add(t.Name(), store.Removal{Path: p, Dir: true})
+	if err != nil {
+		return err
+	}
+	t.c.meta.gone(t.Name(), p, false)
+	t.c.meta.emptying(t.Name(), p.Dir())
+	if t.c.opts.SyncDeletes {
+		return t.c.removals.finish(ctx, g)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keifs/keifs/cache/journal"
@@ -17,6 +18,8 @@ const (
 	kindFile journal.Kind = 1
 	// kindEnd: nothing, but that the records it replaces are no more.
 	kindEnd journal.Kind = 2
+	// kindRemoval: a name that was removed here, and that the bucket may have.
+	kindRemoval journal.Kind = 3
 )
 
 // fileRecord is the data of kindFile. What Linux takes as names are bytes, and
@@ -117,12 +120,13 @@ func (c *Cache) append(kind journal.Kind, data []byte, replaces ...journal.ID) (
 // that no crash brings back what is about to be taken away there.
 func (c *Cache) noted() error { return diskError(c.journal.Flush()) }
 
-// withdraw ends a record before it returns.
-func (c *Cache) withdraw(id journal.ID) error {
-	if id == 0 {
+// withdraw ends records before it returns.
+func (c *Cache) withdraw(ids ...journal.ID) error {
+	ids = slices.DeleteFunc(ids, func(id journal.ID) bool { return id == 0 })
+	if len(ids) == 0 {
 		return nil
 	}
-	end, err := c.append(kindEnd, nil, id)
+	end, err := c.append(kindEnd, nil, ids...)
 	if err == nil {
 		c.journal.Done(end)
 	}
@@ -180,6 +184,8 @@ func (c *Cache) replay() error {
 		case kindFile:
 			files++
 			return c.replayFile(r)
+		case kindRemoval:
+			return c.removals.replay(r)
 		}
 		return fmt.Errorf("a record of kind %d: %w", r.Kind, journal.ErrFormat)
 	})

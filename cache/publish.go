@@ -42,6 +42,9 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 	if err := t.c.settleCopies(ctx, t, exclusive(path)); err != nil {
 		return err
 	}
+	if err := t.c.removals.settle(ctx, t.Name(), subtree(path)); err != nil {
+		return err
+	}
 	in.recognise(ctx, path)
 	in.mu.Lock()
 	if err := in.idleLocked(ctx); err != nil || !in.dirtyLocked() {

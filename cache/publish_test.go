@@ -382,6 +382,7 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
+	ok(t, c.Sync(t.Context()))
 	if s := c.Stats(); s.OpenFiles != 0 || s.StagedFiles != 0 || s.DirtyFiles != 0 || len(c.copies) != 0 {
 		t.Errorf("left: %+v", s)
 	}

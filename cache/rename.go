@@ -29,12 +29,18 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	}
 	defer release()
 	if from.Contains(to) || to.Contains(from) {
+		if err := t.settleRemovals(ctx, from, to, claims); err != nil {
+			return err
+		}
 		if err := t.publishBelow(ctx, from); err != nil {
 			return err
 		}
 		return t.store.Rename(ctx, from, to, mode) // which refuses
 	}
 	if done, err := t.renameHere(ctx, from, to, mode); done || err != nil {
+		return err
+	}
+	if err := t.settleRemovals(ctx, from, to, claims); err != nil {
 		return err
 	}
 	sources, targets, err := t.prepare(ctx, from, to, mode)
@@ -50,16 +56,17 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 		targets = nil
 	}
 	subtree := !t.c.meta.isFile(t.Name(), from)
+	seen := t.seen(from, to)
 	ctx, cancel := t.c.detach(ctx)
 	defer cancel()
 	if err := t.c.noted(); err != nil {
 		return err
 	}
-	err = t.store.Rename(ctx, from, to, mode)
+	e, err := t.store.RenameSeen(ctx, from, to, mode, seen)
 	t.c.meta.forget(t.Name(), from, subtree)
 	t.c.meta.forget(t.Name(), to, subtree || mode == store.Exchange)
 	if err != nil { // it may have happened all the same, or half of it
-		t.follow(ctx, moves, true)
+		t.follow(ctx, moves, store.Entry{}, true)
 		return err
 	}
 	t.c.meta.touch(t.Name(), from.Dir())
@@ -74,8 +81,53 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	for _, in := range targets {
 		err = errors.Join(err, t.unlink(in))
 	}
-	t.follow(ctx, moves, false)
+	if e.Version != "" {
+		t.c.meta.put(t.Name(), to, e)
+	}
+	t.follow(ctx, moves, e, false)
 	return err
+}
+
+// settleRemovals waits for the removals that a rename could meet.
+func (t *tree) settleRemovals(ctx context.Context, from, to store.Path, claims []claim) error {
+	if _, here, err := t.unpublished(from); err != nil {
+		return err
+	} else if !here {
+		if err := t.removed(from); err != nil {
+			return err
+		}
+	}
+	if err := t.removed(to.Dir()); err != nil {
+		return err
+	}
+	if err := t.c.removals.settle(ctx, t.Name(), claims...); err != nil || from.Dir() == to.Dir() {
+		return err
+	}
+	// They and the rename look whether something is left in the directory.
+	return t.c.removals.wait(ctx, func(g *grave) bool { return g.branch == t.Name() && g.Path.Dir() == from.Dir() })
+}
+
+// seen is what is known of the names of a rename, so that the bucket is not
+// asked.
+func (t *tree) seen(from, to store.Path) store.Seen {
+	var s store.Seen
+	if in := t.named(from); in != nil {
+		e := in.stat()
+		s.From = &e
+	} else if e, known, absent := t.c.meta.recall(t.Name(), from); known && !absent && !e.Partial {
+		s.From = &e
+	}
+	if in := t.named(to); in != nil {
+		e := in.stat()
+		s.To = &e
+	} else if e, err := t.c.meta.fresh(t.Name(), to); err == nil {
+		s.To = &e
+	} else {
+		s.Absent = errors.Is(err, store.ErrNotExist)
+	}
+	e, known, absent := t.c.meta.recall(t.Name(), to.Dir())
+	s.Parent = known && !absent && e.IsDir()
+	return s
 }
 
 // prepare publishes what moves, and gives what is replaced to its handles. It
@@ -173,8 +225,9 @@ func (t *tree) moves(files []*inode, from, to store.Path) []move {
 }
 
 // follow gives open files the names and versions that they have after a
-// rename. With doubt, only to those that have certainly moved.
-func (t *tree) follow(ctx context.Context, moves []move, doubt bool) {
+// rename; e is that of the file that was renamed, as far as it is known. With
+// doubt, only to those that have certainly moved.
+func (t *tree) follow(ctx context.Context, moves []move, e store.Entry, doubt bool) {
 	var moved []move
 	for _, m := range moves {
 		if !m.named {
@@ -191,7 +244,10 @@ func (t *tree) follow(ctx context.Context, moves []move, doubt bool) {
 		// Where the object is not found, or is somebody else's already, the
 		// old version stays: with it nothing of theirs can be read or
 		// overwritten.
-		e, err := t.store.Head(ctx, m.to)
+		var err error
+		if e.Version == "" || len(moves) > 1 {
+			e, err = t.store.Head(ctx, m.to)
+		}
 		if err == nil && sameFile(m.base, e) {
 			t.c.meta.put(t.Name(), m.to, e)
 			m.base = e

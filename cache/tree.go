@@ -103,11 +103,23 @@ func (t *tree) Lookup(ctx context.Context, p store.Path) (store.Entry, error) {
 	if e, found, err := t.unpublished(p); found || err != nil {
 		return e, err
 	}
+	if err := t.removed(p); err != nil {
+		return store.Entry{}, err
+	}
 	e, err := t.c.meta.lookup(ctx, t.store, p)
 	if err != nil {
 		return store.Entry{}, fmt.Errorf("%s: %w", p, err)
 	}
 	return t.c.meta.dress(t.Name(), p, e), nil
+}
+
+// removed returns store.ErrNotExist where p was removed here, whatever the
+// bucket still has.
+func (t *tree) removed(p store.Path) error {
+	if t.c.removals.covers(t.Name(), p) {
+		return fmt.Errorf("%s: %w", p, store.ErrNotExist)
+	}
+	return nil
 }
 
 // List implements store.Tree.
@@ -136,12 +148,23 @@ func (t *tree) list(ctx context.Context, dir store.Path) ([]store.Entry, error) 
 	}
 	// Taken before the listing begins: what is published meanwhile is then
 	// seen twice rather than not at all.
-	over := t.overlay(dir)
+	over, gone := t.overlay(dir), t.c.removals.names(t.Name(), dir)
+	if err := t.removed(dir); err != nil {
+		return nil, err
+	}
 	all, err := t.c.meta.list(ctx, t.store, dir)
 	if err != nil && !(errors.Is(err, store.ErrNotExist) && len(over) > 0) {
 		return nil, err
 	}
-	return merge(all, over), nil
+	return merge(without(all, gone), over), nil
+}
+
+// without leaves names out of a listing.
+func without(all []store.Entry, gone map[string]bool) []store.Entry {
+	if len(gone) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(e store.Entry) bool { return gone[e.Name] })
 }
 
 // overlay is what dir has that the bucket does not have, by name.
@@ -166,6 +189,9 @@ func (t *tree) overlay(dir store.Path) []store.Entry {
 // Readlink implements store.Tree.
 func (t *tree) Readlink(ctx context.Context, p store.Path) (string, error) {
 	if err := t.c.check(); err != nil {
+		return "", err
+	}
+	if err := t.removed(p); err != nil {
 		return "", err
 	}
 	return t.c.meta.readlink(ctx, t.store, p)
@@ -217,6 +243,9 @@ func (t *tree) openCurrent(ctx context.Context, p store.Path, flags store.OpenFl
 	defer release()
 	if h := t.openUnpublished(p, flags); h != nil {
 		return h, nil
+	}
+	if err := t.removed(p); err != nil {
+		return nil, err
 	}
 	e, asked, err := t.current(ctx, p, flags)
 	if errors.Is(err, store.ErrNotExist) {
@@ -396,6 +425,10 @@ func (t *tree) createNew(ctx context.Context, p store.Path, attr store.Attr, exc
 	e := store.Entry{Attr: attr}
 	excl = excl && (t.c.opts.StrictExcl || !t.c.opts.WriteBack)
 	if excl {
+		if err := t.c.removals.settle(ctx, t.Name(), subtree(p)); err != nil {
+			file.discard()
+			return nil, err
+		}
 		e, err = t.store.Publish(ctx, p, backend.Bytes(nil), store.PublishOptions{Attr: attr, Exclusive: true})
 		if err != nil {
 			file.discard()

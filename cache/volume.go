@@ -91,7 +91,7 @@ func (c *Cache) Sync(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	return publishAll(ctx, c.inodes(), (*inode).publish)
+	return errors.Join(publishAll(ctx, c.inodes(), (*inode).publish), c.removals.wait(ctx, everything))
 }
 
 // Sync implements store.Tree.
@@ -99,7 +99,10 @@ func (t *tree) Sync(ctx context.Context, p store.Path) error {
 	if err := t.c.check(); err != nil {
 		return err
 	}
-	return publishAll(ctx, t.below(p), (*inode).publish)
+	return errors.Join(
+		publishAll(ctx, t.below(p), (*inode).publish),
+		t.c.removals.wait(ctx, func(g *grave) bool { return g.branch == t.Name() && p.Contains(g.Path) }),
+	)
 }
 
 func publishAll(ctx context.Context, all []*inode, publish func(*inode, context.Context) error) error {
@@ -123,7 +126,12 @@ func publishAll(ctx context.Context, all []*inode, publish func(*inode, context.
 
 // Close implements store.Volume. What cannot be published now is moved to the
 // folder "failed" of the cache, and the error says where each file is.
+// Removals that the bucket does not take stay in the journal, for next time.
 func (c *Cache) Close(ctx context.Context) error {
+	removed := c.removals.wait(ctx, everything)
+	if removed != nil {
+		removed = c.removals.wait(ctx, everything)
+	}
 	c.mu.Lock()
 	if c.closed() {
 		c.mu.Unlock()
@@ -145,7 +153,7 @@ func (c *Cache) Close(ctx context.Context) error {
 		}
 		in.t.end(in)
 	}
-	err = errors.Join(append(kept, err, diskError(c.journal.Close()))...)
+	err = errors.Join(append(kept, removed, err, diskError(c.journal.Close()))...)
 	c.dir.close()
 	return err
 }
@@ -178,6 +186,7 @@ func (c *Cache) Pending() []store.Pending {
 		}
 		in.mu.Unlock()
 	}
+	all = append(all, c.removals.pending()...)
 	slices.SortFunc(all, func(a, b store.Pending) int {
 		return cmp.Or(strings.Compare(a.Branch, b.Branch), strings.Compare(a.Path, b.Path))
 	})

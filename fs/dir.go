@@ -114,8 +114,9 @@ func listedType(e store.Entry) uint32 {
 	return e.Mode & store.ModeType
 }
 
-// Fsyncdir implements gofs.FileFsyncdirer: names made or removed are in the
-// bucket when the call that did so returns, except of files still to be published.
+// Fsyncdir implements gofs.FileFsyncdirer: names made are in the bucket when
+// the call that did so returns, except of files still to be published; names
+// that were removed may wait.
 func (h *dirHandle) Fsyncdir(ctx context.Context, _ uint32) errno {
 	p, err := h.d.m.places.locate(&h.d.node)
 	if err != nil {

@@ -133,6 +133,7 @@ func TestAFileThatAnotherMountRemovedCanBeMadeAgain(t *testing.T) {
 			mustContain(t, filepath.Join(b, name), "first")
 			must(t, os.Remove(filepath.Join(a, name)))
 		}
+		syncDir(t, a)
 		_, err := os.Open(filepath.Join(b, "opened"))
 		wantErr(t, "open", err, unix.ENOENT)
 		write(t, filepath.Join(b, "made"), "second") // O_CREAT on a name that this kernel takes for a file

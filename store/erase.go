@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/keifs/keifs/backend"
 )
@@ -289,4 +291,50 @@ func (s *Store) losesAll(ctx context.Context, pl place, goes func(key string) bo
 		}
 		opts.Token = page.Next
 	}
+}
+
+// CheckEmpty returns nil for a directory in which the bucket has nothing but
+// names that are gone; ErrNotEmpty, ErrNotDir, ErrNotExist.
+func (s *Store) CheckEmpty(ctx context.Context, dir Path, gone func(name string) bool) error {
+	pl, err := s.place(dir)
+	if err != nil {
+		return err
+	}
+	if pl.shadow {
+		return fmt.Errorf("%q: %w", dir, ErrNotDir)
+	}
+	nothing := true
+	for e, err := range backend.List(ctx, s.b, pl.dir) {
+		if err != nil {
+			return fail("list", dir, err)
+		}
+		nothing = false
+		component := strings.TrimSuffix(strings.TrimPrefix(e.Key, pl.dir), "/")
+		beside, _ := shadowName(component)
+		if e.Key == pl.dir && e.Size == 0 || gone(displayName(component)) || !e.Prefix && gone(beside) {
+			continue
+		}
+		return fmt.Errorf("%q: %w", dir, ErrNotEmpty)
+	}
+	if nothing {
+		return s.existsEmpty(ctx, pl)
+	}
+	return nil
+}
+
+// Hides says whether a directory is known to have keys in it that the mount
+// cannot show.
+func (s *Store) Hides(dir Path) bool {
+	pl, err := s.place(dir)
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key := range s.unnameable {
+		if strings.HasPrefix(key, pl.dir) {
+			return true
+		}
+	}
+	return false
 }

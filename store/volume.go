@@ -77,7 +77,9 @@ type Tree interface {
 	Readlink(ctx context.Context, p Path) (string, error)
 
 	// Remove removes what is not a directory. Handles open in this volume
-	// keep the content. ErrNotExist, ErrIsDir.
+	// keep the content. A volume may promise it on its own disk, and have the
+	// bucket do it later: not to a version that it has not seen. ErrNotExist,
+	// ErrIsDir.
 	Remove(ctx context.Context, p Path) error
 
 	// Rmdir removes an empty directory. ErrNotEmpty, ErrNotDir, ErrNotExist.
@@ -256,12 +258,15 @@ type XattrChange struct {
 	Replace bool   // ErrNoXattr where it is not
 }
 
-// Pending is a file with changes that are not in the bucket.
+// Pending is a file with changes that are not in the bucket, or what else is
+// under way in a branch.
 type Pending struct {
 	Branch string
 	Path   string
-	State  string // "dirty", "uploading" or "failed"
+	State  string // "dirty", "uploading" or "failed"; "removing" or "renaming"
 	Bytes  int64
+	Names  int // of "removing": how many; of "renaming": how many are done
+	Of     int // of "renaming": of how many
 	Since  time.Time
 	Err    string // of the last failed attempt
 }

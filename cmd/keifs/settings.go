@@ -34,6 +34,7 @@ type settings struct {
 	writeBack   bool
 	journalSync bool
 	strictExcl  bool
+	syncDeletes bool
 
 	logLevel   choice
 	logFile    string
@@ -80,6 +81,7 @@ func newSettings(sh *shared) *settings {
 	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk")
 	f.Var(&s.memory, "memory", "bytes of memory the daemon keeps to: a quarter of it for content, the rest for all else")
 	f.DurationVar(&s.metadataTTL, "metadata-ttl", time.Second, "how long names and attributes are believed; 0s asks every time")
+	f.BoolVar(&s.syncDeletes, "sync-deletes", false, "a removal returns when the bucket has done it, not when the local disk has it")
 
 	f.BoolVar(&s.writeBack, "write-back", false, "close returns when the file is safe on the local disk, and the upload follows; fsync still waits for the bucket")
 	f.BoolVar(&s.journalSync, "journal-sync", false, "with --write-back: sync the local disk before each close returns, not once a second")

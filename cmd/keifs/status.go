@@ -42,6 +42,8 @@ type pendingStatus struct {
 	Path   string    `json:"path"`
 	State  string    `json:"state"`
 	Bytes  int64     `json:"bytes"`
+	Names  int       `json:"names,omitempty"` // of removing and renaming
+	Of     int       `json:"of,omitempty"`
 	Since  time.Time `json:"since"`
 	Error  string    `json:"error,omitempty"`
 }
@@ -166,7 +168,7 @@ func (s *session) status(ctx context.Context, branches bool) mountStatus {
 	default:
 	}
 	for _, p := range s.vol.Pending() {
-		st.Pending = append(st.Pending, pendingStatus{p.Branch, p.Path, p.State, p.Bytes, p.Since, p.Err})
+		st.Pending = append(st.Pending, pendingStatus{p.Branch, p.Path, p.State, p.Bytes, p.Names, p.Of, p.Since, p.Err})
 	}
 	if branches {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -201,7 +203,7 @@ func (st mountStatus) print(w io.Writer) {
 	line("branches", "%s", cmp.Or(strings.Join(st.Branches, " "), "none"))
 	line("pending", "%s", st.pending())
 	for _, p := range st.Pending {
-		line("", "%s/%s: %s since %s %s", p.Branch, p.Path, p.State, p.Since.Format(time.TimeOnly), p.Error)
+		line("", "%s", p)
 	}
 	line("conflicts", "%d", st.Conflicts)
 	if n := st.Unnameable.Count; n > 0 {
@@ -227,11 +229,16 @@ func rate(hits, misses int64) string {
 
 // pending is how much is not in the bucket yet.
 func (st mountStatus) pending() string {
-	files := "files"
-	if len(st.Pending) == 1 {
+	n, files := 0, "files"
+	for _, p := range st.Pending {
+		if p.Names+p.Of == 0 {
+			n++
+		}
+	}
+	if n == 1 {
 		files = "file"
 	}
-	return fmt.Sprintf("%d %s (%s)", len(st.Pending), files, formatSize(st.pendingBytes()))
+	return fmt.Sprintf("%d %s (%s)", n, files, formatSize(st.pendingBytes()))
 }
 
 func (st mountStatus) pendingBytes() (bytes int64) {
@@ -239,4 +246,15 @@ func (st mountStatus) pendingBytes() (bytes int64) {
 		bytes += p.Bytes
 	}
 	return bytes
+}
+
+func (p pendingStatus) String() string {
+	since := "since " + p.Since.Format(time.TimeOnly)
+	switch {
+	case p.Of > 0:
+		return fmt.Sprintf("%s/%s: %s, %d of %d %s %s", p.Branch, p.Path, p.State, p.Names, p.Of, since, p.Error)
+	case p.Names > 0:
+		return fmt.Sprintf("%s: %s %d names %s %s", p.Branch, p.State, p.Names, since, p.Error)
+	}
+	return fmt.Sprintf("%s/%s: %s %s %s", p.Branch, p.Path, p.State, since, p.Error)
 }

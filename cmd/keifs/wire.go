@@ -132,7 +132,7 @@ func openStack(ctx context.Context, m *mounting, log *slog.Logger) (_ *stack, er
 	}
 	st.cache, err = cache.Open(ctx, st.store, cache.Options{
 		Dir: m.cacheDir, Size: orNone(int64(m.cacheSize)), Memory: int64(m.memory) / contentShare, MetadataTTL: orNone(m.metadataTTL), Logger: log,
-		WriteBack: m.writeBack, JournalSync: m.journalSync, StrictExcl: m.strictExcl,
+		SyncDeletes: m.syncDeletes, WriteBack: m.writeBack, JournalSync: m.journalSync, StrictExcl: m.strictExcl,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cache %s: %w", m.cacheDir, err)

@@ -175,7 +175,7 @@ func conflicts() []test {
 			equal(e, "object", data, "there")
 			equal(e, "kept", strings.Join(e.conflictCopies("f"), "|"), "here")
 			e.ok(e.vol.Sync(e.ctx))
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 			equal(e, "content", e.get(e.tree, "f"), "there")
 		}},
 		{name: "a conflict copy has its host in its name and is a file like any other", needs: conditions, run: func(e *env) {
@@ -244,7 +244,7 @@ func conflicts() []test {
 				equal(e, "object", data, "theirs")
 				equal(e, "kept", strings.Join(e.conflictCopies(name), "|"), "mine")
 			}
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 		}},
 		{name: "after a conflict the handle has its content, and never overwrites theirs", needs: conditions, run: func(e *env) {
 			e.put(e.tree, "f", "base")
@@ -332,12 +332,12 @@ func conflicts() []test {
 			e.putObject("main/f", "theirs")
 			e.faults.Add(fault.Rule{Op: "write", Key: "*.conflict-*", Err: backend.ErrNoSpace, Times: fault.Always})
 			e.want(f.Flush(e.ctx), backend.ErrNoSpace)
-			equal(e, "pending", len(e.vol.Pending()), 1)
+			equal(e, "pending", len(e.pending()), 1)
 			equal(e, "content", e.content(f), "mine")
 			e.faults.Clear()
 			e.want(f.Flush(e.ctx), store.ErrStale)
 			f.Close(e.ctx)
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 			data, _ := e.object("main/f")
 			equal(e, "object", data, "theirs")
 			equal(e, "kept", strings.Join(e.conflictCopies("f"), "|"), "mine")

@@ -125,7 +125,7 @@ func removals() []test {
 			e.ok(err)
 			equal(e, "mode", entry.Mode, uint32(store.ModeRegular|0o600))
 			equal(e, "content", e.content(reader), "0123")
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 			e.ok(e.vol.Sync(e.ctx))
 			e.ok(writer.Sync(e.ctx))
 			e.close(writer)

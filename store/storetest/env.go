@@ -28,14 +28,17 @@ type env struct {
 	opts   store.Options   // of the next volume
 	probed atomic.Pointer[backend.Caps]
 
+	settle func(store.Volume) error // see RunLazy; nil where nothing waits
+	vols   []store.Volume
+
 	store *store.Store // of the volume opened last
 	vol   store.Volume
 	tree  store.Tree // branch main of vol
 }
 
 // newEnv makes the branch main and opens a volume on it.
-func newEnv(t *testing.T, open Open, raw backend.Backend, withBase bool) *env {
-	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), open: open, raw: raw, bucket: raw, faults: fault.New()}
+func newEnv(t *testing.T, open Open, settle func(store.Volume) error, raw backend.Backend, withBase bool) *env {
+	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), open: open, settle: settle, raw: raw, bucket: raw, faults: fault.New()}
 	e.opts.Host = "here"
 	if withBase {
 		b, err := newBased(e.ctx, raw)
@@ -81,7 +84,29 @@ func (e *env) volume() store.Volume {
 	e.store = s
 	v := e.open(e.t, s)
 	e.t.Cleanup(func() { v.Close(e.ctx) })
+	e.vols = append(e.vols, v)
 	return v
+}
+
+// settled lets the bucket have the removals that wait, before somebody looks
+// at it or changes it by other means.
+func (e *env) settled() {
+	e.t.Helper()
+	if e.settle == nil {
+		return
+	}
+	for _, v := range e.vols {
+		if err := e.settle(v); !errors.Is(err, store.ErrClosed) {
+			e.ok(err)
+		}
+	}
+}
+
+// pending is what the volume has and the bucket does not.
+func (e *env) pending() []store.Pending {
+	e.t.Helper()
+	e.settled()
+	return e.vol.Pending()
 }
 
 // branch returns the tree of a branch, which is made if need be.
@@ -303,6 +328,7 @@ func (e *env) listErr(tree store.Tree, dir string) error {
 // object reads an object of the bucket itself.
 func (e *env) object(key string) (string, backend.Info) {
 	e.t.Helper()
+	e.settled()
 	data, info, err := backend.ReadAll(e.ctx, e.raw, key, 1<<30)
 	e.ok(err)
 	return string(data), info
@@ -311,6 +337,7 @@ func (e *env) object(key string) (string, backend.Info) {
 // putObject is what another S3 tool does.
 func (e *env) putObject(key, content string) {
 	e.t.Helper()
+	e.settled()
 	_, err := e.raw.Put(e.ctx, key, backend.Bytes([]byte(content)), backend.PutOptions{})
 	e.ok(err)
 	e.sink()
@@ -318,12 +345,14 @@ func (e *env) putObject(key, content string) {
 
 func (e *env) deleteObject(key string) {
 	e.t.Helper()
+	e.settled()
 	e.ok(e.raw.Delete(e.ctx, key, backend.Cond{}))
 }
 
 // noObject checks that the bucket has no such object.
 func (e *env) noObject(key string) {
 	e.t.Helper()
+	e.settled()
 	there, err := backend.Exists(e.ctx, e.raw, key)
 	e.ok(err)
 	equal(e, "object "+key+" exists", there, false)
@@ -332,6 +361,7 @@ func (e *env) noObject(key string) {
 // keys is every key of the bucket with that prefix.
 func (e *env) keys(prefix string) []string {
 	e.t.Helper()
+	e.settled()
 	var keys []string
 	for info, err := range backend.ListRecursive(e.ctx, e.raw, prefix) {
 		e.ok(err)

@@ -73,9 +73,9 @@ func handles() []test {
 				e.write(f, 0, "of "+itoa(i))
 				files = append(files, f)
 			}
-			equal(e, "pending", len(e.vol.Pending()), 5)
+			equal(e, "pending", len(e.pending()), 5)
 			e.ok(e.vol.Sync(e.ctx))
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 			for i, f := range files {
 				data, _ := e.object("main/d/" + itoa(i))
 				equal(e, "object", data, "of "+itoa(i))
@@ -100,10 +100,10 @@ func handles() []test {
 			f.Close(e.ctx) // whatever it says, it returns
 		}},
 		{name: "what is pending is listed", run: func(e *env) {
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 			f := e.create(e.tree, "f")
 			e.write(f, 0, "content")
-			pending := e.vol.Pending()
+			pending := e.pending()
 			if len(pending) != 1 {
 				e.t.Fatalf("pending: %+v", pending)
 			}
@@ -112,11 +112,11 @@ func handles() []test {
 			equal(e, "bytes", p.Bytes, 7)
 			equal(e, "since when", p.Since.IsZero(), false)
 			e.flush(f)
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 			e.write(f, 0, "C")
-			equal(e, "pending", len(e.vol.Pending()), 1)
+			equal(e, "pending", len(e.pending()), 1)
 			e.remove(e.tree, "f")
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 			e.close(f)
 		}},
 		{name: "a flush of an unchanged file sends nothing", run: func(e *env) {

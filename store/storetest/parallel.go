@@ -74,7 +74,7 @@ func parallels() []test {
 					if err := e.vol.Sync(e.ctx); err != nil {
 						e.t.Error(err)
 					}
-					e.vol.Pending()
+					e.pending()
 				}
 			})
 			wg.Wait()
@@ -82,7 +82,7 @@ func parallels() []test {
 			for w, want := range contents {
 				equal(e, "content", e.get(e.tree, "y/own"+itoa(w)), want)
 			}
-			equal(e, "pending", len(e.vol.Pending()), 0)
+			equal(e, "pending", len(e.pending()), 0)
 			for _, entry := range e.list(e.tree, "shared") {
 				s := e.get(e.tree, "shared/"+entry.Name)
 				if s != "" && s != strings.Repeat(s[:1], len(s)) {

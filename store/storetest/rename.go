@@ -197,7 +197,7 @@ func renamesOpen() []test {
 				equal(e, "object", data, "before after")
 				e.noObject("main/f")
 				equal(e, "names", e.names(e.tree, ""), "g")
-				equal(e, "pending", len(e.vol.Pending()), 0)
+				equal(e, "pending", len(e.pending()), 0)
 			}
 		}},
 		{name: "open files below a renamed directory follow", run: func(e *env) {

@@ -72,3 +72,80 @@ func TestKilledDaemonLosesNothingAcknowledged(t *testing.T) {
 		t.Fatalf("%d entries, want at least %d (%v)", len(entries), len(acknowledged), err)
 	}
 }
+
+// TestARemovalSurvivesACrash kills the daemon with SIGKILL at random moments
+// while files and directories are removed. What rm acknowledged stays away,
+// and whatever it had not come to is there.
+func TestARemovalSurvivesACrash(t *testing.T) {
+	srv := versitygw.Shared(t)
+	bucket := srv.NewBucket(t)
+	m := s3Host(t, srv).mount("s3://" + bucket)
+	m.sh(".", "mkdir main")
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	there, doubt := map[string]bool{}, map[string]bool{}
+
+	for round := range 4 {
+		for i := range 60 {
+			dir := fmt.Sprintf("r%d-d%d", round, i%3)
+			if err := os.MkdirAll(m.path("main", dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			name := fmt.Sprintf("%s/%d", dir, i)
+			write(t, m.path("main", name), name)
+			there[name] = true
+		}
+		pid := m.pid
+		timer := time.AfterFunc(time.Duration(r.IntN(60))*time.Millisecond, func() { syscall.Kill(pid, syscall.SIGKILL) })
+		for name := range there {
+			if r.IntN(4) == 0 {
+				continue
+			}
+			if err := os.Remove(m.path("main", name)); err != nil {
+				doubt[name] = true // cut
+				break
+			}
+			delete(there, name)
+		}
+		timer.Stop()
+		syscall.Kill(pid, syscall.SIGKILL)
+		m.pid = 0
+		m.start("s3://" + bucket)
+		found, err := filepath.Glob(m.path("main", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			name, err := filepath.Rel(m.path("main"), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !there[name] && !doubt[name] {
+				t.Errorf("%s, which was removed, is back", name)
+			}
+		}
+		for name := range there {
+			if !doubt[name] && read(t, m.path("main", name)) != name {
+				t.Errorf("%s is wrong", name)
+			}
+		}
+		for name := range doubt {
+			if _, err := os.Stat(m.path("main", name)); err != nil {
+				delete(there, name)
+			}
+		}
+		clear(doubt)
+	}
+	m.umount()
+	left := srv.List(t, bucket, "main/")
+	n := 0
+	for _, key := range left {
+		if key[len(key)-1] != '/' {
+			n++
+		}
+	}
+	if n != len(there) {
+		t.Errorf("the bucket has %d files, want %d: %q", n, len(there), left)
+	}
+}
