@@ -39,7 +39,7 @@ type Options struct {
 	// taken, the first free one of Dir/2, Dir/3, … is used.
 	Dir string
 	// Size is how many bytes of chunks are kept on disk; default 10 GiB,
-	// negative keeps none.
+	// negative keeps none. A twentieth of the disk, or 1 GiB, is left free.
 	Size int64
 	// Memory bounds the content in memory: half of it is what was fetched
 	// last, and half what may be read ahead of the readers; default 128 MiB,

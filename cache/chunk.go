@@ -44,7 +44,8 @@ func run(from, end int) blockSet { return blockSet(1)<<end - blockSet(1)<<from }
 // held is what is known of a chunk on disk.
 type held struct {
 	blocks blockSet
-	known  bool // what the file says of its blocks has been read
+	known  bool      // what the file says of its blocks has been read
+	since  time.Time // when it came; zero where another process left it
 }
 
 // chunks keeps pieces of object versions on disk, least recently used chunks
@@ -56,25 +57,29 @@ type chunks struct {
 	bucket  string
 	scratch sync.Pool                                         // of *[diskRead + 2*blockSize]byte
 	write   func(f *os.File, parts [][]byte, off int64) error // writeParts, but in tests of a full disk
+	space   func() (free, all int64)                          // of the disk, in bytes
 
 	corrupt, failed atomic.Int64
 
 	mu   sync.Mutex
-	disk *weighted[chunkID, held]
+	disk *segmented[chunkID, held]
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const (
-	sumSize   = 4
-	diskBlock = 4096
+	sumSize     = 4
+	diskBlock   = 4096
+	wantedAgain = time.Minute
+	leastFree   = 1 << 30 // bytes of the disk; or a twentieth of it, where that is less
 )
 
 // openChunks finds what an earlier owner of the folder left.
 func openChunks(dir, bucket string, size int64) (*chunks, error) {
 	c := &chunks{dir: dir, bucket: bucket, write: writeParts}
+	c.space = c.statfs
 	c.scratch.New = func() any { return new([diskRead + 2*blockSize]byte) }
-	c.disk = newWeighted(max(size, 0), func(id chunkID, _ held) { os.Remove(c.file(id)) })
+	c.disk = newSegmented(max(size, 0), func(id chunkID, _ held) { os.Remove(c.file(id)) })
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, diskError(err)
 	}
@@ -215,7 +220,27 @@ func (c *chunks) read(id chunkID, size int, p []byte, off int) bool {
 	if &buf[0] != &p[0] {
 		copy(p, buf[off-start:])
 	}
+	c.used(id)
 	return true
+}
+
+// used notes that a chunk was read from disk. Who reads a file once does so in
+// short order; one that is read later is wanted again. The file's time tells it
+// to the next process.
+func (c *chunks) used(id chunkID) {
+	now := time.Now()
+	c.mu.Lock()
+	h, ok := c.disk.peek(id)
+	again := ok && now.Sub(h.since) >= wantedAgain
+	if again {
+		h.since = now
+		c.disk.set(id, h)
+		c.disk.prove(id)
+	}
+	c.mu.Unlock()
+	if again {
+		_ = os.Chtimes(c.file(id), now, now) // it may have been evicted just now
+	}
 }
 
 // readBlocks fills buf with whole blocks.
@@ -270,7 +295,7 @@ func (c *chunks) forget(id chunkID) {
 // what is torn is found by its checksum.
 func (c *chunks) keep(id chunkID, size, from int, blocks [][]byte) {
 	sums := int64(blocksOf(size) * sumSize)
-	if len(blocks) == 0 || diskCost(int64(size)+sums) > c.disk.max {
+	if len(blocks) == 0 || diskCost(int64(size)+sums) > c.disk.max || !c.roomy() {
 		return
 	}
 	if err := c.writeBlocks(id, size, from, blocks); err != nil {
@@ -281,6 +306,9 @@ func (c *chunks) keep(id chunkID, size, from int, blocks [][]byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h, old := c.disk.get(id)
+	if !old {
+		h.since = time.Now()
+	}
 	cost := c.disk.cost(id)
 	added := run(from, from+len(blocks)) &^ h.blocks
 	h.blocks |= added
@@ -346,10 +374,28 @@ func writeParts(f *os.File, parts [][]byte, off int64) error {
 	return err
 }
 
+// roomy says whether the disk has room for a chunk beside what is to be left
+// free. Chunks make room for one another, and for what others write.
+func (c *chunks) roomy() bool {
+	free, all := c.space()
+	lacking := min(leastFree, all/20) + chunkSize - free
+	return lacking <= 0 || c.relieve(lacking)
+}
+
+// statfs is the free space of the disk, and all of it; with nothing at all
+// where it cannot be found out, which leaves it to writing to fail.
+func (c *chunks) statfs() (free, all int64) {
+	var st unix.Statfs_t
+	if unix.Statfs(c.dir, &st) != nil {
+		return chunkSize, 0
+	}
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize
+}
+
 // relieve evicts about that many bytes from the disk; false if there is
 // nothing to evict.
 func (c *chunks) relieve(bytes int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.disk.shrink(max(0, c.disk.total-bytes))
+	return c.disk.shrink(max(0, c.disk.total()-bytes))
 }

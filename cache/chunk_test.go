@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +24,7 @@ func newChunks(t *testing.T, dir string, size, memory int64) *fetcher {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.space = func() (int64, int64) { return 1 << 40, 1 << 40 } // whatever this machine has
 	f := newFetcher(c, 2*memory)
 	t.Cleanup(f.close)
 	return f
@@ -211,8 +215,8 @@ func TestDiskAndMemoryStayWithinTheirBounds(t *testing.T) {
 	if got := len(files(t, c.dir)); got != n {
 		t.Errorf("%d files, want %d", got, n)
 	}
-	if c.disk.total > n*one || f.memory.total > 3*int64(len(content)) {
-		t.Errorf("%d bytes on disk, %d in memory", c.disk.total, f.memory.total)
+	if c.disk.total() > n*one || f.memory.total > 3*int64(len(content)) {
+		t.Errorf("%d bytes on disk, %d in memory", c.disk.total(), f.memory.total)
 	}
 	if want(t, f, "A", content) {
 		t.Error("the chunk in use was evicted")
@@ -221,8 +225,65 @@ func TestDiskAndMemoryStayWithinTheirBounds(t *testing.T) {
 		t.Error("an old chunk is still there")
 	}
 	small := newChunks(t, c.dir, 2*one, -1).disk
-	if got := len(files(t, small.dir)); got != 2 || small.disk.total != 2*one {
-		t.Errorf("opened with less room: %d files, %d bytes", got, small.disk.total)
+	if got := len(files(t, small.dir)); got != 2 || small.disk.total() != 2*one {
+		t.Errorf("opened with less room: %d files, %d bytes", got, small.disk.total())
+	}
+}
+
+func TestAScanDoesNotEvictWhatIsReadAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 20
+		content := strings.Repeat("x", 3*diskBlock)
+		one := diskCost(int64(len(content)) + sumSize)
+		f := newChunks(t, t.TempDir(), n*one, -1)
+		const dear = 5
+		for i := range dear {
+			want(t, f, fmt.Sprint("dear", i), content)
+		}
+		time.Sleep(wantedAgain)
+		for i := range dear {
+			want(t, f, fmt.Sprint("dear", i), content)
+		}
+		for i := range 10 * n { // each read twice, as a reader in small steps does
+			want(t, f, fmt.Sprint("scan", i), content)
+			want(t, f, fmt.Sprint("scan", i), content)
+		}
+		for i := range dear {
+			if want(t, f, fmt.Sprint("dear", i), content) {
+				t.Errorf("dear%d was evicted by a scan", i)
+			}
+		}
+		if total := f.disk.disk.total(); total > n*one || len(files(t, f.disk.dir)) > n {
+			t.Errorf("%d bytes on disk", total)
+		}
+		// Nor is the room for what is new taken away.
+		for i := range 2 * n {
+			want(t, f, fmt.Sprint("new", i), content)
+		}
+		time.Sleep(wantedAgain)
+		for i := range 2 * n {
+			want(t, f, fmt.Sprint("new", i), content)
+		}
+		if want(t, f, fmt.Sprint("new", 2*n-1), content) {
+			t.Error("the last one read is not there")
+		}
+	})
+}
+
+func TestSomeOfTheDiskIsLeftFree(t *testing.T) {
+	f := newChunks(t, t.TempDir(), 100*chunkSize, -1)
+	free := int64(leastFree + 2*chunkSize)
+	f.disk.space = func() (int64, int64) { return free, 1 << 40 }
+	want(t, f, "a", "content")
+	want(t, f, "b", "content")
+	free = leastFree / 2 // somebody else wrote
+	want(t, f, "c", "content")
+	if got := len(files(t, f.disk.dir)); got != 1 {
+		t.Errorf("%d files with the disk nearly full, not only the latest", got)
+	}
+	f.disk.forget(f.id(objectOf("c", "content", nil), 0).chunk)
+	if !want(t, f, "d", "content") || len(files(t, f.disk.dir)) != 0 {
+		t.Error("written though there is no room, and nothing to evict")
 	}
 }
 

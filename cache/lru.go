@@ -74,6 +74,12 @@ func (w *weighted[K, V]) peek(key K) (V, bool) {
 	return e.value, ok
 }
 
+// oldest is the entry that would be evicted next.
+func (w *weighted[K, V]) oldest() (key K, value V, cost int64, ok bool) {
+	key, e, ok := w.lru.GetOldest()
+	return key, e.value, e.cost, ok
+}
+
 // cost is that of the entry, 0 if there is none.
 func (w *weighted[K, V]) cost(key K) int64 {
 	e, _ := w.lru.Peek(key)

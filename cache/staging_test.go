@@ -103,7 +103,7 @@ func TestAFullDiskMakesRoomOrIsSaidToBeFull(t *testing.T) {
 	s := newStaging(t, t.TempDir())
 	s.relieve = c.disk.relieve
 	s.writeAt = func(f *os.File, p []byte, off int64) (int, error) { // chunks and staging have 200,000 bytes
-		room := 200_000 - c.disk.disk.total - off
+		room := 200_000 - c.disk.disk.total() - off
 		if room >= int64(len(p)) {
 			return f.WriteAt(p, off)
 		}

@@ -38,7 +38,7 @@ func (c *Cache) Stats() Stats {
 	c.meta.mu.Unlock()
 
 	c.chunk.mu.Lock()
-	s.ChunkEvictions, s.ChunkBytes = c.chunk.disk.evictions, c.chunk.disk.total
+	s.ChunkEvictions, s.ChunkBytes = c.chunk.disk.evictions(), c.chunk.disk.total()
 	c.chunk.mu.Unlock()
 	c.fetch.mu.Lock()
 	s.ChunkMemory = c.fetch.memory.total

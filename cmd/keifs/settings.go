@@ -78,7 +78,7 @@ func newSettings(sh *shared) *settings {
 
 	f.Var(&s.cache, "cache", "the local cache, `on` or off; without it every call asks the store")
 	f.StringVar(&s.cacheDir, "cache-dir", "", "`directory` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
-	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk")
+	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk, of which it leaves a twentieth, or 1 GiB, free")
 	f.Var(&s.memory, "memory", "bytes of memory the daemon keeps to: a quarter of it for content, the rest for all else")
 	f.DurationVar(&s.metadataTTL, "metadata-ttl", time.Second, "how long names and attributes are believed; 0s asks every time")
 	f.BoolVar(&s.syncDeletes, "sync-deletes", false, "a removal returns when the bucket has done it, not when the local disk has it")
