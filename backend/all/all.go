@@ -12,6 +12,7 @@ import (
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/bunny"
 	"github.com/keifs/keifs/backend/file"
+	"github.com/keifs/keifs/backend/gcs"
 	"github.com/keifs/keifs/backend/mem"
 	"github.com/keifs/keifs/backend/s3"
 )
@@ -20,6 +21,7 @@ import (
 type Options struct {
 	File  file.Options
 	S3    s3.Options    // Bucket and Prefix are taken from the URL
+	GCS   gcs.Options   // Bucket and Prefix are taken from the URL
 	Bunny bunny.Options // Zone and Prefix are taken from the URL
 }
 
@@ -32,13 +34,14 @@ type Opened struct {
 }
 
 // Schemes are the forms of a store's URL, for help texts and errors.
-const Schemes = "s3://BUCKET/PREFIX, bunny://ZONE/PREFIX, file:///DIR or mem:NAME"
+const Schemes = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, bunny://ZONE/PREFIX, file:///DIR or mem:NAME"
 
-// Open opens the store of a URL: "s3://bucket/prefix", "bunny://zone/prefix",
-// "file:///dir", which may also be written as the bare absolute path, or
-// "mem:name", a new and empty store that ends with the process. Nothing in a
-// URL is decoded: "%20" is three bytes of a prefix or path. The error is
-// ErrInvalid for a URL that is none of these, else the provider's.
+// Open opens the store of a URL: "s3://bucket/prefix", "gs://bucket/prefix",
+// "bunny://zone/prefix", "file:///dir", which may also be written as the bare
+// absolute path, or "mem:name", a new and empty store that ends with the
+// process. Nothing in a URL is decoded: "%20" is three bytes of a prefix or
+// path. The error is ErrInvalid for a URL that is none of these, else the
+// provider's.
 func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
 	scheme, rest, ok := strings.Cut(storeURL, ":")
 	if filepath.IsAbs(storeURL) {
@@ -49,7 +52,7 @@ func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
 	}
 	place, slashed := strings.CutPrefix(rest, "//")
 	switch scheme {
-	case "s3", "bunny":
+	case "s3", "gs", "bunny":
 		if !slashed {
 			return Opened{}, invalid(storeURL, "// is missing")
 		}
@@ -57,14 +60,7 @@ func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
 		if err != nil {
 			return Opened{}, err
 		}
-		if scheme == "bunny" {
-			opts.Bunny.Zone, opts.Bunny.Prefix = bucket, prefix
-			b, err := bunny.Open(ctx, opts.Bunny)
-			return opened(b, bucket+".storage.bunnycdn.com", err)
-		}
-		opts.S3.Bucket, opts.S3.Prefix = bucket, prefix
-		b, err := s3.Open(ctx, opts.S3)
-		return opened(b, bucket+".s3.amazonaws.com", err)
+		return openBucket(ctx, scheme, bucket, prefix, opts)
 	case "file":
 		if !slashed || !filepath.IsAbs(place) {
 			return Opened{}, invalid(storeURL, "it has no absolute path")
@@ -78,6 +74,22 @@ func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
 		return Opened{mem.New(rest, mem.Options{}), "mem"}, nil
 	}
 	return Opened{}, invalid(storeURL, fmt.Sprintf("the scheme %q is not known", scheme))
+}
+
+func openBucket(ctx context.Context, scheme, bucket, prefix string, opts Options) (Opened, error) {
+	switch scheme {
+	case "gs":
+		opts.GCS.Bucket, opts.GCS.Prefix = bucket, prefix
+		b, err := gcs.Open(ctx, opts.GCS)
+		return opened(b, bucket+".storage.googleapis.com", err)
+	case "bunny":
+		opts.Bunny.Zone, opts.Bunny.Prefix = bucket, prefix
+		b, err := bunny.Open(ctx, opts.Bunny)
+		return opened(b, bucket+".storage.bunnycdn.com", err)
+	}
+	opts.S3.Bucket, opts.S3.Prefix = bucket, prefix
+	b, err := s3.Open(ctx, opts.S3)
+	return opened(b, bucket+".s3.amazonaws.com", err)
 }
 
 // splitPlace is the bucket and the prefix of "bucket/prefix".

@@ -10,6 +10,7 @@ import (
 	"github.com/keifs/keifs/backend/all"
 	"github.com/keifs/keifs/backend/file"
 	"github.com/keifs/keifs/backend/s3"
+	"github.com/keifs/keifs/test/fakegcs"
 	"github.com/keifs/keifs/test/versitygw"
 )
 
@@ -51,7 +52,7 @@ func TestEachSchemeOpensItsStore(t *testing.T) {
 func TestAWrongURLGivesOneLineWithTheSchemes(t *testing.T) {
 	for _, url := range []string{
 		"", "bucket", "relative/path", "s4://bucket", "https://host/bucket", "S3://bucket", "file:relative", "file://relative", "file://",
-		"s3:bucket", "s3://", "s3:///prefix", "s3://bucket?endpoint=x", "s3://bucket/a#b",
+		"gs:bucket", "gs://", "gs:///prefix", "gs://bucket?endpoint=x", "s3:bucket", "s3://", "s3:///prefix", "s3://bucket?endpoint=x", "s3://bucket/a#b",
 	} {
 		_, err := all.Open(t.Context(), url, all.Options{})
 		if !errors.Is(err, backend.ErrInvalid) {
@@ -98,5 +99,31 @@ func TestAnS3URLOpensItsPrefixOfTheBucket(t *testing.T) {
 			t.Errorf("%s: %v", url, err)
 		}
 		server.Delete(t, bucket, key)
+	}
+}
+
+func TestAGoogleURLOpensItsPrefixOfTheBucket(t *testing.T) {
+	server := fakegcs.Shared(t)
+	bucket := server.NewBucket(t)
+	t.Setenv("STORAGE_EMULATOR_HOST", server.Endpoint)
+	for url, key := range map[string]string{
+		"gs://" + bucket:                   "main/a",
+		"gs://" + bucket + "/100%25/pre x": "100%25/pre x/main/a",
+	} {
+		opened, err := all.Open(t.Context(), url, all.Options{})
+		if err != nil {
+			t.Errorf("%s: %v", url, err)
+			continue
+		}
+		if want := strings.TrimPrefix(server.Endpoint, "http://"); opened.Host != want {
+			t.Errorf("%s: host %q, want %q", url, opened.Host, want)
+		}
+		roundTrip(t, opened.Backend)
+		if data := server.Get(t, bucket, key); string(data) != "content" {
+			t.Errorf("%s: the bucket has %q at %s", url, data, key)
+		}
+		if err := opened.Backend.Close(); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"cloud.google.com/go/auth"
 	"golang.org/x/oauth2"
 	"google.golang.org/api/googleapi"
 
@@ -42,12 +43,12 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 		return ended
 	}
 	// A token that was refused comes in the place of an answer.
-	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+	if resp, refusal := tokenRefused(err); refusal != nil {
 		kind := backend.ErrCredentials
-		if refused.Response != nil && (refused.Response.StatusCode >= 500 || refused.Response.StatusCode == http.StatusTooManyRequests) {
+		if resp != nil && (resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests) {
 			kind = backend.ErrTransient
 		}
-		return backend.Fail(op, key, kind, firstLine(refused))
+		return backend.Fail(op, key, kind, firstLine(refusal))
 	}
 	if a := answerOf(err); a != nil {
 		kind := a.kind()
@@ -65,6 +66,18 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 		return backend.Fail(op, key, backend.ErrTransient, fmt.Errorf("not an answer of the store: %v", err))
 	}
 	return backend.Fail(op, key, backend.ErrIO, httpio.Words(err))
+}
+
+// tokenRefused is the answer of those who give out tokens; nil where it is not
+// them who answered. Google's client has two ways to ask.
+func tokenRefused(err error) (*http.Response, error) {
+	if e, ok := errors.AsType[*auth.Error](err); ok {
+		return e.Response, e
+	}
+	if e, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+		return e.Response, e
+	}
+	return nil, nil
 }
 
 // answerOf is what the store answered; nil where it did not.

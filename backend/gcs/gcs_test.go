@@ -15,7 +15,6 @@ func isolate(t *testing.T) {
 	for _, name := range []string{"STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT"} {
 		t.Setenv(name, "")
 	}
-	t.Setenv("HOME", t.TempDir())
 }
 
 func open(t *testing.T, opts gcs.Options) backend.Backend {

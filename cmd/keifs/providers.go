@@ -8,6 +8,7 @@ import (
 
 	"github.com/keifs/keifs/backend/all"
 	"github.com/keifs/keifs/backend/bunny"
+	"github.com/keifs/keifs/backend/gcs"
 	"github.com/keifs/keifs/backend/s3"
 )
 
@@ -27,6 +28,10 @@ func (s *settings) providers(log *slog.Logger) (all.Options, error) {
 			Endpoint: s.endpoint, Region: s.region, Profile: s.profile,
 			Anonymous: s.anonymous, RequesterPays: s.requesterPays,
 			StorageClass: s.storageClass, SSE: s.sse.value, SSEKMSKeyID: s.sseKMSKeyID, SSECustomerKey: customerKey,
+			Transport: s.shared.transport, Logger: log,
+		},
+		GCS: gcs.Options{
+			Endpoint: s.endpoint, Key: key, Anonymous: s.anonymous, StorageClass: s.storageClass,
 			Transport: s.shared.transport, Logger: log,
 		},
 		Bunny: bunny.Options{

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keifs/keifs/test/bunnystub"
+	"github.com/keifs/keifs/test/fakegcs"
 	"github.com/keifs/keifs/test/need"
 	"github.com/keifs/keifs/test/versitygw"
 )
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 // testscript they have those of storyCommands.
 func TestStories(t *testing.T) {
 	need.Tool(t, "fusermount3", "fuse3")
-	srv := versitygw.Shared(t)
+	srv, google := versitygw.Shared(t), fakegcs.Shared(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -68,6 +69,9 @@ func TestStories(t *testing.T) {
 			env.Setenv("AWS_SECRET_ACCESS_KEY", srv.SecretKey)
 			env.Setenv("AWS_REGION", srv.Region)
 			env.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+			env.Setenv("GS_ENDPOINT", google.Endpoint)
+			env.Setenv("GS_BARE", google.Bare)
+			env.Setenv("GS_BUCKET", google.NewBucket(t))
 			env.Setenv("ZONE_ENDPOINT", bunnystub.Start(t).Endpoint)
 			env.Defer(func() {
 				if err := endMounts(env.WorkDir); err != nil {

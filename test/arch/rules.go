@@ -14,6 +14,7 @@ func Keifs() Rules {
 		parq  = "github.com/parquet-go/..."
 		goog  = "google.golang.org/api/..."
 		oauth = "golang.org/x/oauth2"
+		gauth = "cloud.google.com/go/auth"
 		lru   = "github.com/hashicorp/golang-lru/v2/..."
 		unix  = "golang.org/x/sys/unix"
 		group = "golang.org/x/sync/..."
@@ -32,7 +33,7 @@ func Keifs() Rules {
 			"backend/file":        {"backend", unix},
 			"backend/httpio":      {"backend"},
 			"backend/s3":          {"backend", "backend/httpio", aws},
-			"backend/gcs":         {"backend", "backend/httpio", goog, oauth},
+			"backend/gcs":         {"backend", "backend/httpio", goog, gauth, oauth},
 			"backend/bunny":       {"backend", "backend/httpio"},
 			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3", "backend/gcs", "backend/bunny"},
 
