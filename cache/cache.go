@@ -68,6 +68,8 @@ type Options struct {
 	SyncDeletes bool
 
 	Logger *slog.Logger
+
+	patchFrom int64 // see the constant; less in tests
 }
 
 const (
@@ -125,6 +127,9 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	}
 	if opts.Size == 0 {
 		opts.Size = defaultSize
+	}
+	if opts.patchFrom == 0 {
+		opts.patchFrom = patchFrom
 	}
 	if opts.Pending <= 0 {
 		opts.Pending = max(opts.Size, defaultSize/10)

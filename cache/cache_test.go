@@ -52,6 +52,12 @@ func TestVolume(t *testing.T) {
 	t.Run("write-back with nobody waiting", func(t *testing.T) {
 		storetest.RunModels(t, opener(Options{WriteBack: true}))
 	})
+	t.Run("every change a patch", func(t *testing.T) {
+		storetest.RunModels(t, opener(Options{patchFrom: 1}))
+	})
+	t.Run("every change a patch, and write-back", func(t *testing.T) {
+		storetest.RunModels(t, opener(Options{patchFrom: 1, WriteBack: true}))
+	})
 	t.Run("next to no room", func(t *testing.T) {
 		storetest.RunInMemory(t, opener(Options{Size: 2 * diskBlock, Memory: 100, MetadataEntries: 3}), settle)
 	})

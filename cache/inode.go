@@ -37,6 +37,7 @@ type inode struct {
 	entry   store.Entry   // Version is the one that the content is based on
 	base    store.Entry   // what the bucket had, when it was last seen to have the inode
 	file    *stagedFile   // the content, if it is staged
+	patch   *patch        // which part of it is; nil: all
 	origin  *origin       // the object that has the content, if it is a copy
 	busy    chan struct{} // closed when the content, now being staged or published, may be changed again
 	upload  bool          // it is busy being published
@@ -185,10 +186,7 @@ func (in *inode) readAt(ctx context.Context, r *reads, p []byte, off int64) (n i
 			n = 0
 			return io.EOF
 		case file != nil:
-			n, err = file.ReadAt(want, off)
-			if err == io.EOF && n > 0 { // just cut by somebody else
-				err = nil
-			}
+			n, err = in.readStaged(ctx, file, r, want, off)
 			return err
 		}
 		n, err = in.t.c.readObject(ctx, from, r, want, off)
@@ -243,7 +241,7 @@ func (in *inode) lockStagedOnce(ctx context.Context, keep int64) error {
 		err = in.stale
 	}
 	if err == nil && in.file == nil {
-		err = in.stageLocked(ctx, keep)
+		err = in.stageLocked(ctx, keep, false)
 	}
 	if err != nil {
 		in.mu.Unlock()
@@ -251,16 +249,23 @@ func (in *inode) lockStagedOnce(ctx context.Context, keep int64) error {
 	return err
 }
 
-// stageLocked stages the first keep bytes of the content. The lock is not
-// held meanwhile; afterwards the content is staged and may be changed.
-func (in *inode) stageLocked(ctx context.Context, keep int64) error {
+// stageLocked stages the first keep bytes of the content; of a large one
+// nothing yet, unless all of it is needed. The lock is not held meanwhile;
+// afterwards the content is staged and may be changed.
+func (in *inode) stageLocked(ctx context.Context, keep int64, all bool) error {
 	doneLocked := in.busyLocked()
-	size := in.entry.Size
+	size, copied := in.entry.Size, in.origin != nil
 	in.mu.Unlock()
 	_, from := in.place()
 	file, err := in.t.c.stage.create()
+	var part *patch
 	if err == nil {
-		if err = in.t.c.download(ctx, from, file, min(keep, size)); err == nil {
+		if keep = min(keep, size); !all && !copied && in.patchable(ctx, keep) {
+			part = &patch{limit: size}
+		} else {
+			err = in.t.c.download(ctx, from, file, keep)
+		}
+		if err == nil {
 			err = file.truncate(size)
 		}
 		if err != nil {
@@ -272,10 +277,27 @@ func (in *inode) stageLocked(ctx context.Context, keep int64) error {
 	if err != nil {
 		return err
 	}
-	in.file = file
+	in.file, in.patch = file, part
 	in.setOriginLocked(nil)
 	in.moves++
 	return nil
+}
+
+// stageAllLocked stages all of the content.
+func (in *inode) stageAllLocked(ctx context.Context) error {
+	if in.file == nil {
+		return in.stageLocked(ctx, in.entry.Size, true)
+	}
+	if in.wholeLocked() {
+		return nil
+	}
+	doneLocked := in.busyLocked()
+	size := in.entry.Size
+	in.mu.Unlock()
+	err := in.complete(ctx, store.Range{Len: size})
+	in.mu.Lock()
+	doneLocked()
+	return err
 }
 
 // setOriginLocked keeps the cache's list of references to objects.
@@ -337,6 +359,7 @@ func (in *inode) writeOnce(ctx context.Context, p []byte, off int64) (n int, end
 	end = off + int64(n)
 	if n > 0 {
 		in.entry.Size = max(in.entry.Size, end)
+		in.patch.wrote(off, int64(n))
 		in.changedLocked()
 	}
 	return n, end, err
@@ -355,6 +378,7 @@ func (in *inode) truncate(ctx context.Context, size int64) error {
 		return err
 	}
 	in.entry.Size = size
+	in.patch.cut(size)
 	in.changedLocked()
 	return nil
 }
@@ -371,6 +395,7 @@ func (in *inode) punch(ctx context.Context, off, n int64) error {
 	if n = min(n, in.entry.Size-off); n <= 0 {
 		return nil
 	}
+	in.patch.wrote(off, n)
 	in.changedLocked()
 	return in.file.punch(off, n)
 }
@@ -383,7 +408,7 @@ func (in *inode) seek(off int64, hole bool) (int64, error) {
 	switch {
 	case off < 0 || off >= size:
 		return 0, fmt.Errorf("seek from %d: %w", off, store.ErrNoData)
-	case in.file != nil:
+	case in.file != nil && in.wholeLocked():
 		return in.file.seek(off, hole)
 	case hole:
 		return size, nil

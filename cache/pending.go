@@ -27,7 +27,7 @@ func (c *Cache) salvage(in *inode) (where string, err error) {
 func (c *Cache) leave(in *inode) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.content || in.file == nil || !c.opts.WriteBack && in.record == 0 {
+	if !in.content || !in.wholeLocked() || !c.opts.WriteBack && in.record == 0 {
 		return false
 	}
 	return in.promised || in.promiseLocked(in.where, 0) == nil

@@ -53,7 +53,7 @@ func (in *inode) acknowledge(ctx context.Context) (acknowledged bool, err error)
 	switch {
 	case !in.dirtyLocked():
 		return true, in.stale
-	case !in.content || in.file == nil || in.record == 0 && c.promised.Load()+in.entry.Size > c.opts.Pending:
+	case !in.content || !in.wholeLocked() || in.record == 0 && c.promised.Load()+in.entry.Size > c.opts.Pending:
 		return false, nil
 	case !in.promised:
 		if err := in.promiseLocked(in.where, 0); err != nil {

@@ -79,6 +79,7 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 	switch {
 	case err == nil:
 		in.entry, in.base = e, e
+		in.publishedLocked()
 		in.content, in.attrs, in.tried = false, false, nil
 		in.fulfilledLocked()
 		in.setOriginLocked(nil)
@@ -127,6 +128,11 @@ func (in *inode) senderLocked(path store.Path) func(context.Context) (store.Entr
 	case in.content && from != nil:
 	case in.content:
 		source := in.file.source(e.Size)
+		if in.patch != nil {
+			plan := *in.patch // nobody changes it until this is done, but complete
+			plan.dirty.list = slices.Clone(plan.dirty.list)
+			return func(ctx context.Context) (store.Entry, error) { return in.publishPatch(ctx, path, source, &plan, opts) }
+		}
 		return func(ctx context.Context) (store.Entry, error) { return s.Publish(ctx, path, source, opts) }
 	case e.Size == 0:
 		return func(ctx context.Context) (store.Entry, error) {
@@ -180,8 +186,8 @@ func (in *inode) keep(ctx context.Context) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	err := in.idleLocked(ctx)
-	if err == nil && in.file == nil && in.origin == nil {
-		err = in.stageLocked(ctx, in.entry.Size)
+	if err == nil && in.origin == nil {
+		err = in.stageAllLocked(ctx)
 	}
 	if errors.Is(err, store.ErrStale) {
 		return nil
@@ -220,7 +226,7 @@ func (in *inode) settleCopy(ctx context.Context, t *tree, changed []claim) error
 	if err := in.idleLocked(ctx); err != nil || !refers() {
 		return err
 	}
-	if err := in.stageLocked(ctx, in.entry.Size); err != nil && !errors.Is(err, store.ErrStale) {
+	if err := in.stageLocked(ctx, in.entry.Size, true); err != nil && !errors.Is(err, store.ErrStale) {
 		return err
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -110,6 +111,16 @@ func partSize(caps backend.Caps, key string, size, least int64) (int64, error) {
 func (s *Store) assemble(ctx context.Context, assembler backend.Assembler, key string, size, part int64, opts backend.PutOptions,
 	send func(ctx context.Context, a backend.Assembly, n int, off, length int64) error,
 ) (info backend.Info, err error) {
+	return s.assembleParts(ctx, assembler, key, opts, int((size+part-1)/part), func(ctx context.Context, a backend.Assembly, i int) error {
+		off := int64(i) * part
+		return send(ctx, a, i+1, off, min(part, size-off))
+	})
+}
+
+// assembleParts builds an object of so many parts, counted from 0.
+func (s *Store) assembleParts(ctx context.Context, assembler backend.Assembler, key string, opts backend.PutOptions, parts int,
+	send func(ctx context.Context, a backend.Assembly, i int) error,
+) (info backend.Info, err error) {
 	a, err := assembler.Assemble(ctx, key, opts)
 	if err != nil {
 		return backend.Info{}, err
@@ -126,13 +137,14 @@ func (s *Store) assemble(ctx context.Context, assembler backend.Assembler, key s
 			s.log.Warn("an unfinished upload is left in the store", "store", s.BackendName(), "key", key, "err", err)
 		}
 	}()
-	var offsets []int64
-	for off := int64(0); off < size; off += part {
-		offsets = append(offsets, off)
-	}
-	err = parallel(ctx, partsAtOnce, offsets, func(ctx context.Context, off int64) error {
-		return send(ctx, a, int(off/part)+1, off, min(part, size-off))
+	numbers := slices.Collect(func(yield func(int) bool) {
+		for i := range parts {
+			if !yield(i) {
+				return
+			}
+		}
 	})
+	err = parallel(ctx, partsAtOnce, numbers, func(ctx context.Context, i int) error { return send(ctx, a, i) })
 	if err != nil {
 		return backend.Info{}, err
 	}
