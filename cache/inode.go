@@ -18,7 +18,7 @@ import (
 //
 // Its content is one of three: that of a version in the bucket (clean, read
 // by chunks), that of another object that it is a copy of (origin), or staged
-// as a whole on the local disk. A write stages first. A file that another
+// on the local disk, as a whole or in part (patch). A write stages first. A file that another
 // host has replaced meanwhile is a new inode; the old one keeps its handles
 // and loses the name.
 type inode struct {
