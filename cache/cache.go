@@ -151,7 +151,7 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 		trees: map[string]*tree{}, copies: map[*inode]struct{}{}, quit: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.meta = newMetadata(opts.MetadataTTL, opts.MetadataEntries)
+	c.meta = newMetadata(opts.MetadataTTL, opts.MetadataEntries, s.Frozen)
 	c.uploads = newUploads(c)
 	c.removals = newRemovals(c)
 	if err := c.openDisk(); err != nil {

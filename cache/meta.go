@@ -17,11 +17,12 @@ import (
 // once, and an answer whose request began before the change is not remembered
 // after it.
 type metadata struct {
-	ttl   time.Duration // negative: nothing is remembered nor shared
-	names flights[metaKey, store.Entry]
-	lists flights[metaKey, []store.Entry]
-	links flights[metaKey, string]
-	ahead flights[metaKey, store.Entry] // of files before they are opened
+	ttl    time.Duration // negative: nothing is remembered nor shared
+	frozen func(branch string) bool // a branch that is a commit: what was said of it stays true
+	names  flights[metaKey, store.Entry]
+	lists  flights[metaKey, []store.Entry]
+	links  flights[metaKey, string]
+	ahead  flights[metaKey, store.Entry] // of files before they are opened
 
 	// mu is taken before the locks of the flights.
 	mu      sync.Mutex
@@ -60,9 +61,10 @@ type metaItem struct {
 	listed time.Time // when a listing was made that is kept good, see emptying
 }
 
-func newMetadata(ttl time.Duration, entries int) *metadata {
+func newMetadata(ttl time.Duration, entries int, frozen func(branch string) bool) *metadata {
 	return &metadata{
 		ttl:     ttl,
+		frozen:  frozen,
 		lru:     newWeighted[metaKey, *metaItem](int64(entries), nil),
 		touched: newWeighted[metaKey, time.Time](maxTouchedDirs, nil),
 	}
@@ -82,7 +84,7 @@ func (m *metadata) freshLocked(key metaKey) *metaItem {
 	if !ok {
 		return nil
 	}
-	if time.Since(item.at) >= m.ttl {
+	if time.Since(item.at) >= m.ttl && !m.frozen(key.branch) {
 		m.lru.remove(key)
 		return nil
 	}

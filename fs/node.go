@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -127,10 +128,24 @@ func (d *dirNode) child(ctx context.Context, name string, e store.Entry, seen li
 		same = false
 	}
 	if same {
-		return in, nil
+		moved, err := d.moved(ctx, name, old)
+		if err != nil || !moved {
+			return in, err
+		}
 	}
 	d.m.places.remove(old.base())
 	return d.newChild(ctx, name, e)
+}
+
+// moved says whether a name of the root is that of another tree than the node
+// has: "main@2h" is a later commit by now.
+func (d *dirNode) moved(ctx context.Context, name string, old member) (bool, error) {
+	b := old.base().branch
+	if b == nil || !strings.Contains(name, "@") {
+		return false, nil
+	}
+	tree, err := d.m.vol.Branch(ctx, name)
+	return err == nil && tree.Name() != b.name, err
 }
 
 // seen is the lineage of the open file that name in d is, if it is one.

@@ -44,6 +44,25 @@ func (s *Store) BranchExists(ctx context.Context, name string) (bool, error) {
 	return s.hasRef(ctx, name)
 }
 
+// Open is Branch for who looks at one branch, or at one commit, from now on: a
+// revision ("main@2h") becomes the commit that it is now. ErrNotExist.
+func (s *Store) Open(ctx context.Context, name string) (*Store, error) {
+	found, err := s.BranchExists(ctx, name)
+	if err == nil && !found {
+		err = fmt.Errorf("branch %s: %w", name, ErrNotExist)
+	}
+	if err == nil {
+		name, err = s.b.Canonical(ctx, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Branch(name)
+}
+
+// Frozen says whether a branch that Open returned is a commit, which never changes.
+func (s *Store) Frozen(name string) bool { return s.b.Frozen(name) }
+
 // Branches yields the names of all branches, sorted. An error is yielded last.
 func (s *Store) Branches(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {

@@ -57,16 +57,9 @@ func (v *direct) Branch(ctx context.Context, name string) (Tree, error) {
 	if err := v.check(); err != nil {
 		return nil, err
 	}
-	s, err := v.store.Branch(name)
+	s, err := v.store.Open(ctx, name)
 	if err != nil {
 		return nil, err
-	}
-	found, err := s.BranchExists(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return nil, fmt.Errorf("branch %s: %w", name, ErrNotExist)
 	}
 	return &directTree{v: v, store: s}, nil
 }

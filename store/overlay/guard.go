@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -109,6 +110,9 @@ func (c *change) keep(ctx context.Context, v *view, version string) (kept string
 		return "", nil
 	case exact(v.ref):
 		head, err := c.snapshot(ctx, v.ref.Head)
+		if errors.Is(err, backend.ErrNotExist) { // not the object that is to be changed
+			err = fmt.Errorf("the head of branch %s: %w: %v", c.branch, backend.ErrCorrupt, err)
+		}
 		if err != nil {
 			return "", err
 		}

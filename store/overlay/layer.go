@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -56,11 +57,19 @@ type view struct {
 	ref    *refs.Ref // nil: there is none
 	base   Snapshot  // nil: there is none
 	frozen bool      // nothing but the base
+	commit string    // of the base of a revision
 }
 
 // view returns what is known, at most so old.
 func (l *layer) view(ctx context.Context, age time.Duration) (*view, error) {
-	if v := l.known.Load(); v != nil && time.Since(v.since) <= age {
+	good := func() *view {
+		v := l.known.Load()
+		if v != nil && (time.Since(v.since) <= age || v.frozen && v.commit == l.revision) {
+			return v
+		}
+		return nil
+	}
+	if v := good(); v != nil {
 		return v, nil
 	}
 	select {
@@ -69,7 +78,7 @@ func (l *layer) view(ctx context.Context, age time.Duration) (*view, error) {
 		return nil, context.Cause(ctx)
 	}
 	defer func() { <-l.asking }()
-	if v := l.known.Load(); v != nil && time.Since(v.since) <= age {
+	if v := good(); v != nil {
 		return v, nil
 	}
 	v := &view{since: time.Now()}
@@ -107,6 +116,9 @@ func (l *layer) askRef(ctx context.Context, v *view) error {
 	if ref.Base != "" {
 		v.base, err = l.snapshot(ctx, ref.Base)
 	}
+	if errors.Is(err, backend.ErrNotExist) { // not the file that somebody asks for
+		err = fmt.Errorf("the base of branch %s: %w: %v", l.branch, backend.ErrCorrupt, err)
+	}
 	return err
 }
 
@@ -119,13 +131,12 @@ func (l *layer) askRevision(ctx context.Context, v *view) error {
 		return err
 	}
 	commit, err := l.opts.Commits.Resolve(ctx, l.branch, l.revision)
+	if err == nil {
+		v.base, err = l.snapshot(ctx, commit)
+	}
 	if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrInvalid) || errors.Is(err, refs.ErrBadName) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	v.frozen = true
-	v.base, err = l.snapshot(ctx, commit)
+	v.frozen, v.commit = err == nil, commit
 	return err
 }

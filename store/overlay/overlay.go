@@ -159,6 +159,20 @@ func (b *Bucket) Frozen(name string) bool {
 	return v != nil && v.frozen
 }
 
+// Canonical is the name of a branch, and of a revision the one with the id of
+// its commit ("main@2h" is another commit an hour later). It may ask the bucket.
+func (b *Bucket) Canonical(ctx context.Context, name string) (string, error) {
+	l, _ := b.at(name + "/")
+	if l == nil || l.revision == "" {
+		return name, nil
+	}
+	v, err := l.view(ctx, resolved)
+	if err != nil || !v.frozen {
+		return name, err
+	}
+	return l.branch + "@" + v.commit, nil
+}
+
 // snapshot opens the tree of a commit, once.
 func (b *Bucket) snapshot(ctx context.Context, commit string) (Snapshot, error) {
 	b.mu.Lock()
@@ -168,10 +182,6 @@ func (b *Bucket) snapshot(ctx context.Context, commit string) (Snapshot, error) 
 		return s, nil
 	}
 	s, err := b.opts.Commits.Snapshot(ctx, commit)
-	if errors.Is(err, backend.ErrNotExist) {
-		// Not the file that somebody asks for.
-		err = backend.Fail("open commit", commit, backend.ErrCorrupt, err)
-	}
 	if err != nil {
 		return nil, err
 	}
