@@ -17,7 +17,7 @@ import (
 // once, and an answer whose request began before the change is not remembered
 // after it.
 type metadata struct {
-	ttl    time.Duration // negative: nothing is remembered nor shared
+	ttl    time.Duration            // negative: nothing is remembered nor shared
 	frozen func(branch string) bool // a branch that is a commit: what was said of it stays true
 	names  flights[metaKey, store.Entry]
 	lists  flights[metaKey, []store.Entry]
