@@ -172,9 +172,7 @@ func (c *container) checkKey(op, key string) error {
 
 // badName says why a name is not possible.
 func badName(name string) error {
-	// XML cannot carry the others.
-	odd := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == 0xfffe || r == 0xffff }
-	if !utf8.ValidString(name) || strings.ContainsFunc(name, odd) {
+	if oddText(name) {
 		return errors.New("a backslash, a control character, or no UTF-8")
 	}
 	for part := range strings.SplitSeq(strings.TrimSuffix(name, "/"), "/") {
@@ -183,6 +181,12 @@ func badName(name string) error {
 		}
 	}
 	return nil
+}
+
+// oddText says whether XML cannot carry a text, or Azure takes it for another.
+func oddText(s string) bool {
+	odd := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == 0xfffe || r == 0xffff }
+	return !utf8.ValidString(s) || strings.ContainsFunc(s, odd)
 }
 
 func (c *container) checkPut(op, key string, size int64, opts backend.PutOptions) error {

@@ -16,6 +16,9 @@ func (c *container) ListPage(ctx context.Context, opts backend.ListOptions) (bac
 	if opts.Limit < 0 {
 		return backend.Page{}, backend.Fail("list", opts.Prefix, backend.ErrInvalid, fmt.Errorf("limit %d", opts.Limit))
 	}
+	if oddText(opts.Prefix) {
+		return backend.Page{}, ctx.Err() // no key can begin so
+	}
 	ctx, w := c.watch(ctx)
 	defer w.Stop()
 	prefix := c.prefix + opts.Prefix

@@ -175,8 +175,8 @@ func (z *zone) checkKey(op, key string) error {
 // badPath says why a path cannot be one of a zone: its components are names of
 // directories, and listings are JSON.
 func badPath(path string) error {
-	if !utf8.ValidString(path) || strings.ContainsRune(path, 0) {
-		return errors.New("not possible in JSON")
+	if !utf8.ValidString(path) || strings.ContainsAny(path, "\x00\\") {
+		return errors.New("no UTF-8, or a backslash, which may be taken for a slash")
 	}
 	for part := range strings.SplitSeq(path, "/") {
 		switch part {
