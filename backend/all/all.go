@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/azure"
 	"github.com/keifs/keifs/backend/bunny"
 	"github.com/keifs/keifs/backend/file"
 	"github.com/keifs/keifs/backend/gcs"
@@ -22,6 +23,7 @@ type Options struct {
 	File  file.Options
 	S3    s3.Options    // Bucket and Prefix are taken from the URL
 	GCS   gcs.Options   // Bucket and Prefix are taken from the URL
+	Azure azure.Options // Container and Prefix are taken from the URL
 	Bunny bunny.Options // Zone and Prefix are taken from the URL
 }
 
@@ -34,12 +36,13 @@ type Opened struct {
 }
 
 // Schemes are the forms of a store's URL, for help texts and errors.
-const Schemes = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, bunny://ZONE/PREFIX, file:///DIR or mem:NAME"
+const Schemes = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, bunny://ZONE/PREFIX, file:///DIR or mem:NAME"
 
 // Open opens the store of a URL: "s3://bucket/prefix", "gs://bucket/prefix",
-// "bunny://zone/prefix", "file:///dir", which may also be written as the bare
-// absolute path, or "mem:name", a new and empty store that ends with the
-// process. Nothing in a URL is decoded: "%20" is three bytes of a prefix or
+// "az://container/prefix", also with the host of the account before the
+// container, "bunny://zone/prefix", "file:///dir", which may also be written as
+// the bare absolute path, or "mem:name", a new and empty store that ends with
+// the process. Nothing in a URL is decoded: "%20" is three bytes of a prefix or
 // path. The error is ErrInvalid for a URL that is none of these, else the
 // provider's.
 func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
@@ -52,7 +55,7 @@ func Open(ctx context.Context, storeURL string, opts Options) (Opened, error) {
 	}
 	place, slashed := strings.CutPrefix(rest, "//")
 	switch scheme {
-	case "s3", "gs", "bunny":
+	case "s3", "gs", "az", "bunny":
 		if !slashed {
 			return Opened{}, invalid(storeURL, "// is missing")
 		}
@@ -82,6 +85,15 @@ func openBucket(ctx context.Context, scheme, bucket, prefix string, opts Options
 		opts.GCS.Bucket, opts.GCS.Prefix = bucket, prefix
 		b, err := gcs.Open(ctx, opts.GCS)
 		return opened(b, bucket+".storage.googleapis.com", err)
+	case "az":
+		// A container's name has no dots: this is the host of an account.
+		if strings.Contains(bucket, ".") {
+			opts.Azure.Endpoint = "https://" + bucket
+			bucket, prefix, _ = strings.Cut(prefix, "/")
+		}
+		opts.Azure.Container, opts.Azure.Prefix = bucket, prefix
+		b, err := azure.Open(ctx, opts.Azure)
+		return opened(b, bucket, err)
 	case "bunny":
 		opts.Bunny.Zone, opts.Bunny.Prefix = bucket, prefix
 		b, err := bunny.Open(ctx, opts.Bunny)

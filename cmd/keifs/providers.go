@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/keifs/keifs/backend/all"
+	"github.com/keifs/keifs/backend/azure"
 	"github.com/keifs/keifs/backend/bunny"
 	"github.com/keifs/keifs/backend/gcs"
 	"github.com/keifs/keifs/backend/s3"
@@ -33,6 +34,10 @@ func (s *settings) providers(log *slog.Logger) (all.Options, error) {
 		GCS: gcs.Options{
 			Endpoint: s.endpoint, Key: key, Anonymous: s.anonymous, StorageClass: s.storageClass,
 			Transport: s.shared.transport, Logger: log,
+		},
+		Azure: azure.Options{
+			Endpoint: s.endpoint, Account: s.account, Key: strings.TrimSpace(string(key)), Anonymous: s.anonymous,
+			Transport: s.shared.transport,
 		},
 		Bunny: bunny.Options{
 			Endpoint: s.endpoint, Region: s.region, Key: strings.TrimSpace(string(key)), Transport: s.shared.transport,

@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/keifs/keifs/test/azurite"
 	"github.com/keifs/keifs/test/bunnystub"
 	"github.com/keifs/keifs/test/fakegcs"
 	"github.com/keifs/keifs/test/need"
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 // testscript they have those of storyCommands.
 func TestStories(t *testing.T) {
 	need.Tool(t, "fusermount3", "fuse3")
-	srv, google := versitygw.Shared(t), fakegcs.Shared(t)
+	srv, google, emulator := versitygw.Shared(t), fakegcs.Shared(t), azurite.Shared(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
@@ -73,6 +74,8 @@ func TestStories(t *testing.T) {
 			env.Setenv("GS_BARE", google.Bare)
 			env.Setenv("GS_BUCKET", google.NewBucket(t))
 			env.Setenv("ZONE_ENDPOINT", bunnystub.Start(t).Endpoint)
+			env.Setenv("AZURE_ENDPOINT", emulator.Endpoint)
+			env.Setenv("CONTAINER", emulator.NewContainer(t))
 			env.Defer(func() {
 				if err := endMounts(env.WorkDir); err != nil {
 					t.Error(err)

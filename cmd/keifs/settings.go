@@ -15,7 +15,8 @@ type settings struct {
 
 	config string
 
-	endpoint, region, profile, keyFile  string
+	endpoint, region, profile, account  string
+	keyFile                             string
 	pathStyle, anonymous, requesterPays bool
 	storageClass, sseKMSKeyID           string
 	sse                                 choice
@@ -57,9 +58,10 @@ func newSettings(sh *shared) *settings {
 	f.SortFlags = false
 	f.StringVar(&s.config, "config", "", "configuration `file` (default $XDG_CONFIG_HOME/keifs/config.toml)")
 
-	f.StringVar(&s.endpoint, "endpoint", "", "`URL` of the S3 endpoint, for stores that are not AWS")
+	f.StringVar(&s.endpoint, "endpoint", "", "`URL` of the endpoint, where it is not that of AWS, Google, Azure or Bunny itself")
 	f.StringVar(&s.region, "region", "", "`region` of the bucket (default: that of the AWS configuration, or BUNNY_REGION)")
 	f.StringVar(&s.profile, "profile", "", "`profile` of the AWS configuration")
+	f.StringVar(&s.account, "account", "", "`name` of the Azure storage account (default: AZURE_STORAGE_ACCOUNT)")
 	f.StringVar(&s.keyFile, "key-file", "", "`file` with the key to the store: a service account's JSON for gs://, an account's key for az://, a zone's password for bunny://")
 	f.BoolVar(&s.pathStyle, "path-style", false, "address buckets as endpoint/bucket (default with --endpoint)")
 	f.BoolVar(&s.anonymous, "anonymous", false, "sign nothing: for public buckets")
@@ -101,7 +103,7 @@ func (s *settings) storeFlags() *pflag.FlagSet {
 	some := pflag.NewFlagSet("store", pflag.ContinueOnError)
 	some.SortFlags = false
 	for _, name := range []string{
-		"config", "endpoint", "region", "profile", "key-file", "path-style", "anonymous", "requester-pays",
+		"config", "endpoint", "region", "profile", "account", "key-file", "path-style", "anonymous", "requester-pays",
 		"storage-class", "sse", "sse-kms-key-id", "sse-customer-key-file",
 	} {
 		some.AddFlag(s.flags.Lookup(name))

@@ -5,11 +5,12 @@ package arch
 //
 //	     cmd/keifs
 //	fs     cache     backend/all
-//	  store         s3  gcs  bunny  file  mem
+//	  store         s3  gcs  azure  bunny  file  mem
 //	       backend             retry  sched  fault
 func Keifs() Rules {
 	const (
 		fuse  = "github.com/hanwen/go-fuse/v2/..."
+		az    = "github.com/Azure/azure-sdk-for-go/sdk/..."
 		aws   = "github.com/aws/..."
 		parq  = "github.com/parquet-go/..."
 		goog  = "google.golang.org/api/..."
@@ -34,8 +35,9 @@ func Keifs() Rules {
 			"backend/httpio":      {"backend"},
 			"backend/s3":          {"backend", "backend/httpio", aws},
 			"backend/gcs":         {"backend", "backend/httpio", goog, gauth, oauth},
+			"backend/azure":       {"backend", "backend/httpio", az},
 			"backend/bunny":       {"backend", "backend/httpio"},
-			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3", "backend/gcs", "backend/bunny"},
+			"backend/all":         {"backend", "backend/mem", "backend/file", "backend/s3", "backend/gcs", "backend/bunny", "backend/azure"},
 
 			"store":           {"backend", "store/overlay"},
 			"store/commit":    {"backend", lru, parq},
@@ -50,7 +52,7 @@ func Keifs() Rules {
 			"fs": {"backend", "store", fuse, unix},
 
 			"cmd/keifs": {
-				"backend", "backend/all", "backend/file", "backend/s3", "backend/gcs", "backend/bunny", "backend/httpio", "backend/retry", "backend/sched",
+				"backend", "backend/all", "backend/file", "backend/s3", "backend/gcs", "backend/bunny", "backend/azure", "backend/httpio", "backend/retry", "backend/sched",
 				"store", "store/commit", "store/history", "store/refs", "cache", "fs", cobra, toml, unix, group,
 			},
 
@@ -63,6 +65,7 @@ func Keifs() Rules {
 			"test/minio":     {"test/server"},
 			"test/bench":     {"test/server", "test/versitygw", aws, unix},
 			"test/bunnystub": nil,
+			"test/azurite":   {"test/need", "test/server", az},
 			"test/e2e":       {"backend", "backend/s3", "test/need", "test/versitygw", unix},
 		},
 		Std: map[string]string{
