@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keifs/keifs/store"
 )
 
 func newChunks(t *testing.T, dir string, size, memory int64) *fetcher {
@@ -368,3 +370,20 @@ func TestAFetchThatFailsLeavesNothing(t *testing.T) {
 type errReader struct{ err error }
 
 func (r errReader) Read([]byte) (int, error) { return 0, r.err }
+
+func TestRequestsOfReadingAgainAfterARemount(t *testing.T) {
+	b := newBucket(t)
+	big := strings.Repeat("0123456789abcdef", 3*blockSize/16+1)
+	b.put("main/big", big)
+	dir := t.TempDir()
+	c, tree := b.open(Options{Dir: dir})
+	read := func() {
+		if content(t, open(t, tree, "big", store.OpenFlags{})) != big {
+			t.Error("other content")
+		}
+	}
+	read()
+	ok(t, c.Close(t.Context()))
+	_, tree = b.open(Options{Dir: dir})
+	b.golden("after a remount", read, "STAT main/big")
+}
