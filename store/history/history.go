@@ -1,18 +1,14 @@
 // Package history is what a branch was: commits of it, differences, merges,
 // and the way back, over the records of store/commit and store/refs.
 //
-// The types to know are [History], which finds and reads commits and is what a
-// store needs to show branches with a base and revisions; and [Repo], which
-// makes commits and changes working trees. The rules are in store/FORMAT.md.
+// The type to know is [Repo]. The rules are in store/FORMAT.md.
 package history
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
-	"strings"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -34,75 +30,37 @@ type Options struct {
 	Settle func(context.Context) error
 }
 
-// History finds commits. It implements overlay.Commits. Safe for concurrent use.
-type History struct {
+// Repo finds commits, makes commits, and changes working trees of the branches
+// of one bucket. Safe for concurrent use.
+type Repo struct {
 	raw     backend.Backend
+	st      *store.Store
 	opts    Options
 	commits *commit.Repo
 	refs    *refs.Refs
+	find    *overlay.History
 }
 
-var _ overlay.Commits = (*History)(nil)
-
-// New returns the history of a bucket. It sends no request.
-func New(raw backend.Backend, opts Options) *History {
+// New returns the history of a bucket, and of the store over it. It sends no
+// request.
+func New(raw backend.Backend, st *store.Store, opts Options) *Repo {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
 	if opts.Settle == nil {
 		opts.Settle = settle
 	}
-	h := &History{raw: raw, opts: opts, commits: commit.New(raw, opts.Commit)}
-	h.refs = refs.New(raw, refs.Options{Host: opts.Host, SingleWriter: opts.SingleWriter, Now: opts.Now})
-	return h
+	return &Repo{
+		raw: raw, st: st, opts: opts, commits: commit.New(raw, opts.Commit), find: overlay.NewHistory(raw),
+		refs: refs.New(raw, refs.Options{Host: opts.Host, SingleWriter: opts.SingleWriter, Now: opts.Now, Caps: st.Prober}),
+	}
 }
 
 // Commits are the commits of the bucket.
-func (h *History) Commits() *commit.Repo { return h.commits }
+func (r *Repo) Commits() *commit.Repo { return r.commits }
 
-// Refs are the refs of the bucket, to read.
-func (h *History) Refs() *refs.Refs { return h.refs }
-
-// Snapshot implements overlay.Commits.
-func (h *History) Snapshot(ctx context.Context, id string) (overlay.Snapshot, error) {
-	m, err := h.commits.Manifest(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return snapshot{h.commits.Tree(m)}, nil
-}
-
-// snapshot is a tree as a view needs it.
-type snapshot struct{ tree *commit.Tree }
-
-func (s snapshot) Lookup(ctx context.Context, rel string) (overlay.Object, bool, error) {
-	e, ok, err := s.tree.Lookup(ctx, rel)
-	if err != nil || !ok {
-		return overlay.Object{}, false, err
-	}
-	return object(&e), true, nil
-}
-
-func (s snapshot) Walk(ctx context.Context, prefix, from string) iter.Seq2[overlay.Object, error] {
-	return func(yield func(overlay.Object, error) bool) {
-		for e, err := range s.tree.Walk(ctx, prefix, from) {
-			if err != nil {
-				yield(overlay.Object{}, err)
-				return
-			}
-			if !yield(object(&e), nil) {
-				return
-			}
-		}
-	}
-}
-
-func object(e *commit.Entry) overlay.Object {
-	return overlay.Object{
-		Rel: e.Path, Key: e.Key, ETag: e.ETag, VersionID: e.VersionID, Size: e.Size,
-		ModTime: time.Unix(0, e.Modified), Metadata: metadata(e),
-	}
-}
+// Refs are the refs of the bucket.
+func (r *Repo) Refs() *refs.Refs { return r.refs }
 
 func metadata(e *commit.Entry) map[string]string {
 	return store.Recorded{
@@ -122,74 +80,17 @@ func nanoseconds(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// ErrUnknown: a revision that names nothing, or more than one thing. It wraps
-// backend.ErrNotExist.
-var ErrUnknown = fmt.Errorf("no such revision: %w", backend.ErrNotExist)
-
-// Resolve implements overlay.Commits: what follows the '@' of a branch.
-func (h *History) Resolve(ctx context.Context, branch, revision string) (string, error) {
-	if commit.ValidID(revision) {
-		_, err := h.commits.Manifest(ctx, revision)
-		return revision, err
-	}
-	m, err := h.Find(ctx, branch+"@"+revision)
-	if err != nil {
-		return "", err
-	}
-	return m.ID, nil
-}
-
 // Find looks a revision up, as package refs reads it: a branch, a tag, the
-// beginning of an id, BRANCH~2, BRANCH@TIME. ErrUnknown.
-func (h *History) Find(ctx context.Context, revision string) (*commit.Manifest, error) {
-	rev, err := refs.ParseRev(revision, h.opts.Now())
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	id, err := h.lookUp(ctx, rev)
+// beginning of an id, BRANCH~2, BRANCH@TIME. Errors as overlay.History.Find.
+func (r *Repo) Find(ctx context.Context, revision string) (*commit.Manifest, error) {
+	id, err := r.find.Find(ctx, revision)
 	if err != nil {
 		return nil, fmt.Errorf("revision %q: %w", revision, err)
 	}
-	m, err := h.commits.Manifest(ctx, id)
-	for ; err == nil && rev.Back > 0; rev.Back-- {
-		if len(m.Parents) == 0 {
-			return nil, fmt.Errorf("revision %q: it has no such ancestor: %w", revision, ErrUnknown)
-		}
-		m, err = h.commits.Manifest(ctx, m.Parents[0])
-	}
-	return m, err
+	return r.commits.Manifest(ctx, id)
 }
 
-func (h *History) lookUp(ctx context.Context, rev refs.Rev) (string, error) {
-	if !rev.When.IsZero() {
-		ref, err := h.refs.At(ctx, rev.Name, rev.When)
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrUnknown, err)
-		}
-		return headOf(ref)
-	}
-	names := []string{rev.Name}
-	if rev.At != "" {
-		names = []string{rev.At}
-	} else {
-		ref, err := h.refs.Load(ctx, rev.Name)
-		if err == nil {
-			return headOf(ref)
-		}
-		if !errors.Is(err, backend.ErrNotExist) {
-			return "", err
-		}
-	}
-	tag, err := h.refs.LoadTag(ctx, names[0])
-	if err == nil {
-		return tag.Commit, nil
-	}
-	if !errors.Is(err, backend.ErrNotExist) {
-		return "", err
-	}
-	return h.byPrefix(ctx, names[0])
-}
-
+// headOf is the commit that a ref stands at.
 func headOf(ref *refs.Ref) (string, error) {
 	switch {
 	case ref.Head != "":
@@ -197,35 +98,12 @@ func headOf(ref *refs.Ref) (string, error) {
 	case ref.Base != "":
 		return ref.Base, nil
 	}
-	return "", fmt.Errorf("branch %q has no commit: %w", ref.Branch, ErrUnknown)
-}
-
-// minPrefix is the length of the beginning of an id, at least.
-const minPrefix = 4
-
-func (h *History) byPrefix(ctx context.Context, prefix string) (string, error) {
-	if len(prefix) < minPrefix || len(prefix) > 64 || strings.Trim(prefix, "0123456789abcdef") != "" {
-		return "", ErrUnknown
-	}
-	page, err := h.raw.ListPage(ctx, backend.ListOptions{Prefix: commit.Dir + "manifest-" + prefix, Limit: 2})
-	switch {
-	case err != nil:
-		return "", err
-	case len(page.Objects) == 0:
-		return "", ErrUnknown
-	case len(page.Objects) > 1:
-		return "", fmt.Errorf("more than one commit begins so: %w", ErrUnknown)
-	}
-	id, ok := commit.IDOfKey(page.Objects[0].Key)
-	if !ok {
-		return "", ErrUnknown
-	}
-	return id, nil
+	return "", fmt.Errorf("branch %q has no commit: %w", ref.Branch, backend.ErrNotExist)
 }
 
 // Log yields a commit and its ancestors, the newest first, each once. An error
 // is yielded last.
-func (h *History) Log(ctx context.Context, m *commit.Manifest) iter.Seq2[*commit.Manifest, error] {
+func (r *Repo) Log(ctx context.Context, m *commit.Manifest) iter.Seq2[*commit.Manifest, error] {
 	return func(yield func(*commit.Manifest, error) bool) {
 		seen := map[string]bool{m.ID: true}
 		for open := []*commit.Manifest{m}; len(open) > 0; {
@@ -245,7 +123,7 @@ func (h *History) Log(ctx context.Context, m *commit.Manifest) iter.Seq2[*commit
 					continue
 				}
 				seen[id] = true
-				parent, err := h.commits.Manifest(ctx, id)
+				parent, err := r.commits.Manifest(ctx, id)
 				if err != nil {
 					yield(nil, err)
 					return
@@ -257,15 +135,15 @@ func (h *History) Log(ctx context.Context, m *commit.Manifest) iter.Seq2[*commit
 }
 
 // Ancestor is the newest commit that both have in their history; nil for none.
-func (h *History) Ancestor(ctx context.Context, a, b *commit.Manifest) (*commit.Manifest, error) {
+func (r *Repo) Ancestor(ctx context.Context, a, b *commit.Manifest) (*commit.Manifest, error) {
 	of := map[string]bool{}
-	for m, err := range h.Log(ctx, a) {
+	for m, err := range r.Log(ctx, a) {
 		if err != nil {
 			return nil, err
 		}
 		of[m.ID] = true
 	}
-	for m, err := range h.Log(ctx, b) {
+	for m, err := range r.Log(ctx, b) {
 		if err != nil || of[m.ID] {
 			return m, err
 		}

@@ -46,12 +46,11 @@ var small = commit.Options{MinEntries: 4, MaxEntries: 40, CutBits: 3}
 
 func (w *world) client(t testing.TB, raw backend.Backend, host string) *client {
 	t.Helper()
-	h := New(raw, Options{Host: host, Commit: small, Settle: w.settle})
-	st, err := store.Open(t.Context(), raw, store.Options{Commits: h, Host: host, UID: 1000, GID: 1000})
+	st, err := store.Open(t.Context(), raw, store.Options{Host: host, UID: 1000, GID: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client{t, h.Open(st), w}
+	c := &client{t, New(raw, st, Options{Host: host, Commit: small, Settle: w.settle}), w}
 	w.clients = append(w.clients, c)
 	return c
 }

@@ -6,28 +6,9 @@ import (
 	"iter"
 
 	"github.com/keifs/keifs/backend"
-	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/commit"
 	"github.com/keifs/keifs/store/overlay"
-	"github.com/keifs/keifs/store/refs"
 )
-
-// Repo changes branches of one bucket and makes commits of them. Safe for
-// concurrent use.
-type Repo struct {
-	*History
-	st *store.Store
-}
-
-// Open returns the repository over a store that was opened with h as its
-// Commits. It sends no request.
-func (h *History) Open(st *store.Store) *Repo {
-	own := *h
-	own.refs = refs.New(h.raw, refs.Options{
-		Host: h.opts.Host, SingleWriter: h.opts.SingleWriter, Now: h.opts.Now, Caps: st.Prober,
-	})
-	return &Repo{&own, st}
-}
 
 // headsAtOnce is how many objects are asked for their attributes at a time.
 const headsAtOnce = 64

@@ -129,11 +129,13 @@ func (b *Bucket) sources(ctx context.Context, key, etag string, attributes bool)
 	return append(base, plain...), nil
 }
 
-// fromAny runs fn on each source until one is there.
+// fromAny runs fn on each source until one is there. A condition that failed may
+// have been that of the destination, and is told rather than that another
+// source is not there.
 func fromAny[T any](sources []source, fn func(source) (T, error)) (result T, err error) {
 	for i, src := range sources {
 		var next error
-		if result, next = fn(src); i == 0 || next == nil || !gone(next) {
+		if result, next = fn(src); i == 0 || next == nil || !gone(next) || errors.Is(next, backend.ErrPrecondition) {
 			err = next
 		}
 		if err == nil || !gone(next) {
