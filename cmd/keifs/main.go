@@ -65,6 +65,8 @@ is not there, 5 the store cannot be reached, 6 this machine lacks something.`,
 	root.Version = versionLine()
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(mountCommand(sh), umountCommand(), syncCommand(), branchCommand(sh), statusCommand(), probeCommand(sh), versionCommand())
+	root.AddCommand(commitCommand(sh), logCommand(sh), showCommand(sh), diffCommand(sh), mergeCommand(sh), restoreCommand(sh),
+		resetCommand(sh), undoCommand(sh), tagCommand(sh), reflogCommand(sh), fsckCommand(sh))
 	return root
 }
 

@@ -33,6 +33,10 @@ type mountStatus struct {
 	Pending  []pendingStatus `json:"pending"`
 	Errors   []string        `json:"errors,omitempty"` // what this status could not find out
 
+	// Options are those by which the mount reaches its store, for commands
+	// that do it by themselves. None is a secret.
+	Options map[string]string `json:"options,omitempty"`
+
 	stackStatus
 }
 
@@ -160,7 +164,7 @@ func (s *session) status(ctx context.Context, branches bool) mountStatus {
 	st := mountStatus{
 		Dir: s.dir, Store: s.name, State: "mounted", PID: os.Getpid(), Version: version(), Since: s.started,
 		ReadOnly: s.readOnly, Log: s.logPath, CacheDir: s.cacheDir, Pending: []pendingStatus{},
-		stackStatus: s.stack.status(),
+		Options: s.reach(), stackStatus: s.stack.status(),
 	}
 	select {
 	case <-s.gone:

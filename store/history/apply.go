@@ -10,6 +10,7 @@ import (
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/commit"
+	"github.com/keifs/keifs/store/overlay"
 )
 
 // step is one change to a working tree: from what it has to what a commit has.
@@ -20,7 +21,14 @@ type step struct {
 	from string        // id of the commit that want is of
 
 	source string // path of want in that commit; empty: the same
+	mark   string // of now: what it is a copy of
 }
+
+// metaMark is the metadata by which a copy says of what it is one. It is gone
+// with the next change, since it is the one of an exclusive create, too.
+const metaMark = "keifs-nonce"
+
+func markOf(e *commit.Entry) string { return "copy-" + store.ShortHash(overlay.PinKey(e.Key, e.ETag)) }
 
 func (s *step) sourcePath() string {
 	if s.source != "" {
@@ -69,13 +77,14 @@ func (r *Repo) applyOne(ctx context.Context, branch string, s step) (*commit.Ent
 		}
 		return nil, err
 	}
-	if s.now != nil && s.now.Same(s.want) {
+	if s.arrived() {
 		return s.now, nil
 	}
 	opts := backend.PutOptions{Cond: backend.Cond{IfAbsent: true}, Metadata: metadata(s.want)}
 	if s.now != nil {
 		opts.Cond = backend.Cond{IfMatch: s.now.ETag}
 	}
+	opts.Metadata[metaMark] = markOf(s.want)
 	src := backend.Info{Key: branch + "@" + s.from + "/" + s.sourcePath(), ETag: s.want.ETag, Size: s.want.Size}
 	info, err := r.st.Transfer(ctx, src, key, opts)
 	if err != nil {
@@ -94,11 +103,17 @@ func (r *Repo) applyOne(ctx context.Context, branch string, s step) (*commit.Ent
 	return &e, nil
 }
 
+// present is an object of a working tree.
+type present struct {
+	entry *commit.Entry
+	mark  string
+}
+
 // current is what the working tree has at some paths. Of objects that are as
 // the head has them, the attributes are as well, whatever the defaults here.
-func (r *Repo) current(ctx context.Context, branch string, paths []string, head map[string]*commit.Entry) (map[string]*commit.Entry, error) {
+func (r *Repo) current(ctx context.Context, branch string, paths []string, head map[string]*commit.Entry) (map[string]present, error) {
 	var mu sync.Mutex
-	found := map[string]*commit.Entry{}
+	found := map[string]present{}
 	err := parallel(ctx, paths, func(ctx context.Context, path string) error {
 		info, err := r.st.Bucket().Stat(ctx, branch+"/"+path)
 		if errors.Is(err, backend.ErrNotExist) {
@@ -117,7 +132,7 @@ func (r *Repo) current(ctx context.Context, branch string, paths []string, head 
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		found[path] = e
+		found[path] = present{e, info.Metadata[metaMark]}
 		return nil
 	})
 	return found, err

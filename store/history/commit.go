@@ -126,6 +126,15 @@ type taking struct {
 	done  bool
 }
 
+// What the log says of a mark that came and went.
+const (
+	begins = "commit begins"
+	ended  = "nothing came of it"
+)
+
+// IsMark says whether a generation only says that a commit is being made.
+func IsMark(ref *refs.Ref) bool { return ref.Why == begins || ref.Why == ended }
+
 // begin marks the branch, and returns when everybody goes by the mark.
 func (r *Repo) begin(ctx context.Context, branch string) (*taking, error) {
 	t := &taking{r: r, token: fmt.Sprintf("%s/%s", r.opts.Host, rand.Text()[:8])}
@@ -159,7 +168,7 @@ func (t *taking) mark(ctx context.Context, branch string) error {
 			if there, err := t.r.st.BranchExists(ctx, branch); err != nil || !there {
 				return errors.Join(err, fmt.Errorf("branch %q: %w", branch, store.ErrNotExist))
 			}
-			t.ref, err = t.r.refs.Create(ctx, branch, refs.Ref{Committing: t.token, Why: "commit begins"})
+			t.ref, err = t.r.refs.Create(ctx, branch, refs.Ref{Committing: t.token, Why: begins})
 			if err == nil || !errors.Is(err, refs.ErrExist) {
 				return err
 			}
@@ -170,7 +179,7 @@ func (t *taking) mark(ctx context.Context, branch string) error {
 		}
 		next := *ref
 		next.Committing = with(ref.Committing, t.token)
-		next.Why = "commit begins"
+		next.Why = begins
 		t.ref, err = t.r.refs.Advance(ctx, ref, next)
 		if err == nil || !errors.Is(err, refs.ErrLost) {
 			return err
@@ -219,7 +228,7 @@ func (t *taking) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	next := *t.ref
-	next.Why = "nothing came of it"
+	next.Why = ended
 	for range attempts {
 		next.Committing = without(t.ref.Committing, t.token)
 		next.Head, next.Base, next.Rewound = t.ref.Head, t.ref.Base, t.ref.Rewound

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 
 	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/commit"
@@ -194,8 +193,8 @@ func (r *Repo) look(ctx context.Context, branch string, head map[string]*commit.
 	var changed []string
 	for i := range steps {
 		s := &steps[i]
-		s.now = now[s.path]
-		if !force && !same(s.now, head[s.path]) && !arrived(s.now, s.want) {
+		s.now, s.mark = now[s.path].entry, now[s.path].mark
+		if !force && !same(s.now, head[s.path]) && !s.arrived() {
 			changed = append(changed, s.path)
 		}
 	}
@@ -207,14 +206,14 @@ func (r *Repo) look(ctx context.Context, branch string, head map[string]*commit.
 }
 
 // arrived says whether what is there is what a broken-off call brought. A copy
-// may have another ETag, as of an object in parts, but has its attributes.
-func arrived(now, want *commit.Entry) bool {
-	if now == nil || want == nil {
-		return now == want
+// may have another ETag, but it says of what it is one.
+func (s *step) arrived() bool {
+	if s.now == nil || s.want == nil {
+		return s.now == s.want
 	}
-	other := *now
-	if strings.Contains(now.ETag, "-") || strings.Contains(want.ETag, "-") || len(now.ETag) != len(want.ETag) {
-		other.ETag = want.ETag
+	other := *s.now
+	if s.mark == markOf(s.want) {
+		other.ETag = s.want.ETag
 	}
-	return other.Same(want)
+	return other.Same(s.want)
 }

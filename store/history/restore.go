@@ -32,13 +32,38 @@ func (r *Repo) Restore(ctx context.Context, to *commit.Manifest, branch string, 
 	if err != nil {
 		return 0, err
 	}
-	return r.bring(ctx, ref, to, paths, opts)
+	made, err := r.bring(ctx, ref, to, paths, opts)
+	return len(made), err
 }
 
-func (r *Repo) bring(ctx context.Context, ref *refs.Ref, to *commit.Manifest, paths []string, opts RestoreOptions) (int, error) {
+// landed is the commit that a branch stands at after bring: to itself, or,
+// where copies have other ETags than what they are copies of, one that follows
+// it and names the copies.
+func (r *Repo) landed(ctx context.Context, to *commit.Manifest, branch, why string, made map[string]*commit.Entry) (*commit.Manifest, error) {
+	tree, exact := r.commits.Tree(to), true
+	for path, e := range made {
+		was, ok, err := tree.Lookup(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		exact = exact && ok == (e != nil) && (e == nil || e.Same(&was))
+	}
+	if exact {
+		return to, nil
+	}
+	ranges, err := r.commits.Edit(ctx, to, edits(made))
+	if err != nil {
+		return nil, err
+	}
+	m := &commit.Manifest{Branch: branch, Message: why, Author: to.Author, Time: r.opts.Now(), Parents: []string{to.ID}}
+	m.SetRanges(ranges)
+	return m, r.commits.PutManifest(ctx, m)
+}
+
+func (r *Repo) bring(ctx context.Context, ref *refs.Ref, to *commit.Manifest, paths []string, opts RestoreOptions) (made map[string]*commit.Entry, err error) {
 	head, base, err := r.ends(ctx, ref)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if len(paths) == 0 {
 		paths = []string{""}
@@ -54,11 +79,11 @@ func (r *Repo) bring(ctx context.Context, ref *refs.Ref, to *commit.Manifest, pa
 		found := path == ""
 		for c, err := range Difference(counted(now, &found), counted(want, &found)) {
 			if err != nil {
-				return 0, err
+				return nil, err
 			}
 			e, ok, err := headTree.Lookup(ctx, c.Path)
 			if err != nil {
-				return 0, err
+				return nil, err
 			}
 			if ok {
 				our[c.Path] = &e
@@ -66,14 +91,13 @@ func (r *Repo) bring(ctx context.Context, ref *refs.Ref, to *commit.Manifest, pa
 			steps = append(steps, step{path: c.Path, want: c.New, from: to.ID})
 		}
 		if !found {
-			return 0, fmt.Errorf("%s: neither in the commit nor in the branch: %w", path, store.ErrNotExist)
+			return nil, fmt.Errorf("%s: neither in the commit nor in the branch: %w", path, store.ErrNotExist)
 		}
 	}
 	if err := r.look(ctx, ref.Branch, our, steps, opts.Force); err != nil {
-		return 0, err
+		return nil, err
 	}
-	made, err := r.apply(ctx, ref.Branch, steps, opts.Progress)
-	return len(made), err
+	return r.apply(ctx, ref.Branch, steps, opts.Progress)
 }
 
 // below keeps what is path, or below it as a directory, of what begins so.
@@ -115,15 +139,20 @@ func (r *Repo) Reset(ctx context.Context, branch string, to *commit.Manifest, wh
 	}
 	defer func() { t.end(ctx) }()
 	for range attempts {
-		if _, err := r.bring(ctx, t.ref, to, nil, opts); err != nil {
+		made, err := r.bring(ctx, t.ref, to, nil, opts)
+		if err != nil {
 			return err
 		}
-		err = t.finish(ctx, refs.Ref{Head: to.ID, Rewound: true, Why: why})
+		m, err := r.landed(ctx, to, branch, why, made)
+		if err != nil {
+			return err
+		}
+		err = t.finish(ctx, refs.Ref{Head: m.ID, Rewound: true, Why: why})
 		if !errors.Is(err, refs.ErrLost) {
 			return err
 		}
 	}
-	return err
+	return fmt.Errorf("branch %q: %w", branch, refs.ErrLost)
 }
 
 // ErrNoUndo: there is nothing to go back to.

@@ -73,6 +73,9 @@ func (r *Repo) ask(ctx context.Context, branch, prefix string, known []*commit.M
 			answers <- put(answer{err: err})
 			return
 		}
+		if o.Rel == "" {
+			continue // the marker of the branch
+		}
 		if !commit.ValidPath(o.Rel) {
 			skipped(o.Key)
 			continue
