@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -80,15 +81,15 @@ func costOf(pid int) (Cost, error) {
 		return Cost{}, err
 	}
 	// The fields behind the name, which may have anything in it.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	const user, system = 11, 12
-	var ticks time.Duration
+	var ticks int64
 	for _, f := range []string{fields[user], fields[system]} {
 		n, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
 			return Cost{}, err
 		}
-		ticks += time.Duration(n)
+		ticks += n
 	}
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
@@ -102,5 +103,5 @@ func costOf(pid int) (Cost, error) {
 			}
 		}
 	}
-	return Cost{ticks * clockTick, peak << 10}, nil
+	return Cost{time.Duration(ticks) * clockTick, peak << 10}, nil
 }

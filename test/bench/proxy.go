@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -66,10 +67,7 @@ func (p *Proxy) Count() Count {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.count
-	c.Requests = make(map[string]int64, len(p.count.Requests))
-	for op, n := range p.count.Requests {
-		c.Requests[op] = n
-	}
+	c.Requests = maps.Clone(p.count.Requests)
 	return c
 }
 

@@ -76,11 +76,10 @@ func (r *tableRow) write(out *strings.Builder) {
 		}
 	}
 	raw, keifs := median(r.raw), median(r.keifs)
-	user, whole := "", ""
+	took := fmt.Sprintf("%.2f", keifs.Whole.Seconds())
 	if keifs.Took < keifs.Whole {
-		user = fmt.Sprintf("%.2f, in the bucket ", keifs.Took.Seconds())
+		took = fmt.Sprintf("%.2f, in the bucket %s", keifs.Took.Seconds(), took)
 	}
-	whole = fmt.Sprintf("%.2f", keifs.Whole.Seconds())
 	ratio := keifs.Whole.Seconds() / raw.Whole.Seconds()
 	requests := keifs.Count.String()
 	if !maps.Equal(raw.Count.Requests, keifs.Count.Requests) {
@@ -91,7 +90,7 @@ func (r *tableRow) write(out *strings.Builder) {
 		note += fmt.Sprintf(" (plain: %s)", raw.Rate)
 	}
 	fmt.Fprintf(out, "| %s | %s | %.2f | %s | %.2f × | %.2f × | %.2f (%.2f) | %d | %s | %.1f, %.1f | %s |\n",
-		r.label, r.target, raw.Whole.Seconds(), user+whole, 1/ratio, ratio,
+		r.label, r.target, raw.Whole.Seconds(), took, 1/ratio, ratio,
 		keifs.Cost.CPU.Seconds(), raw.Cost.CPU.Seconds(), keifs.Cost.Peak>>20,
 		requests, float64(keifs.Count.Down)/1e6, float64(keifs.Count.Up)/1e6, cell(note))
 }
