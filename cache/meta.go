@@ -3,9 +3,11 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
 )
 
@@ -20,7 +22,7 @@ type metadata struct {
 	ttl    time.Duration            // negative: nothing is remembered nor shared
 	frozen func(branch string) bool // a branch that is a commit: what was said of it stays true
 	names  flights[metaKey, store.Entry]
-	lists  flights[metaKey, []store.Entry]
+	lists  flights[pageKey, store.Page]
 	links  flights[metaKey, string]
 	ahead  flights[metaKey, store.Entry] // of files before they are opened
 
@@ -28,7 +30,10 @@ type metadata struct {
 	mu      sync.Mutex
 	lru     *weighted[metaKey, *metaItem]
 	touched *weighted[metaKey, time.Time] // directories whose entries changed here, and when
+	flat    flatWalks
 	stats   metaStats
+
+	errands errands // what nobody waits for
 }
 
 type metaStats struct {
@@ -50,15 +55,24 @@ type metaKey struct {
 	path   store.Path
 }
 
+// aheadFor is how much longer a listing is good that was asked for ahead of who
+// reads it.
+const aheadFor = 5 * time.Second
+
+// pageKey is a question about a part of a listing.
+type pageKey struct {
+	metaKey
+	from store.Cursor
+}
+
 // metaItem is one answer. at is when its request began.
 type metaItem struct {
 	at     time.Time
 	entry  store.Entry // of a name
 	absent bool        // of a name: there is none
-	list   *listing
+	list   *dirList
 	target string
-	ticket uint64    // of a question that was asked ahead of an open, not 0 until one has used it
-	listed time.Time // when a listing was made that is kept good, see emptying
+	ticket uint64 // of a question that was asked ahead of an open, not 0 until one has used it
 }
 
 func newMetadata(ttl time.Duration, entries int, frozen func(branch string) bool) *metadata {
@@ -72,6 +86,7 @@ func newMetadata(ttl time.Duration, entries int, frozen func(branch string) bool
 
 // close ends what is under way.
 func (m *metadata) close() {
+	m.errands.close()
 	m.names.close()
 	m.lists.close()
 	m.links.close()
@@ -105,11 +120,8 @@ const (
 // newest of entry and listing. ErrNotExist is an answer as well.
 func (m *metadata) knownLocked(branch string, p store.Path) (store.Entry, hint, error) {
 	item := m.freshLocked(metaKey{branch, nameKind, p})
-	var parent *metaItem
-	if !p.IsRoot() {
-		parent = m.freshLocked(metaKey{branch, listKind, p.Dir()})
-	}
-	if parent == nil || item != nil && !item.at.Before(parent.at) {
+	listed, found, at, sure := m.listedLocked(branch, p)
+	if !sure || item != nil && !item.at.Before(at) {
 		switch {
 		case item == nil:
 			return store.Entry{}, askBoth, nil
@@ -118,19 +130,35 @@ func (m *metadata) knownLocked(branch string, p store.Path) (store.Entry, hint, 
 		}
 		return item.entry, known, nil
 	}
-	listed, ok := parent.list.find(p.Name())
 	switch {
-	case !ok:
+	case !found:
 		return store.Entry{}, known, store.ErrNotExist
-	case !listed.Partial:
+	case !listed.Partial && !listed.Listed:
 		return listed, known, nil
 	case item != nil && !item.absent && item.entry.IsDir() == listed.IsDir() && item.entry.Version == listed.Version:
 		return item.entry, known, nil
+	case listed.Listed:
+		return listed, known, nil
 	case listed.IsDir():
 		return store.Entry{}, askDir, nil
 	}
 	return store.Entry{}, askFile, nil
 }
+
+// listedLocked is what the listing of the parent says of p.
+func (m *metadata) listedLocked(branch string, p store.Path) (e store.Entry, found bool, at time.Time, sure bool) {
+	if p.IsRoot() {
+		return e, false, at, false
+	}
+	item, ok := m.lru.get(metaKey{branch, listKind, p.Dir()})
+	if !ok {
+		return e, false, at, false
+	}
+	return item.list.find(p.Name(), m.good)
+}
+
+// good says whether a part of a listing is still good.
+func (m *metadata) good(r *stretch) bool { return time.Since(r.given) < m.ttl }
 
 // lookup returns the complete entry at p.
 func (m *metadata) lookup(ctx context.Context, s *store.Store, p store.Path) (store.Entry, error) {
@@ -228,42 +256,130 @@ func (m *metadata) question(s *store.Store, p store.Path, ask func() (store.Entr
 	return e, err
 }
 
-// list returns the entries of a directory. The result is shared: nobody may
-// change it.
-func (m *metadata) list(ctx context.Context, s *store.Store, dir store.Path) ([]store.Entry, error) {
+// listPage returns entries of a directory, from a place on. The result is
+// shared: nobody may change it.
+func (m *metadata) listPage(ctx context.Context, s *store.Store, dir store.Path, from store.Cursor) (store.Page, error) {
+	if m.ttl < 0 {
+		m.mu.Lock()
+		m.stats.listMisses++
+		m.mu.Unlock()
+		return s.ListPage(ctx, dir, from)
+	}
 	key := metaKey{s.CurrentBranch(), listKind, dir}
 	m.mu.Lock()
-	if item := m.freshLocked(key); item != nil {
-		defer m.mu.Unlock()
+	w := m.walkLocked(s, key, from)
+	page, ok := m.pageLocked(key, from)
+	if ok {
 		m.stats.listHits++
-		return item.list.entries(), nil
+		m.advanceLocked(w, s, dir)
+	} else {
+		m.stats.listMisses++
 	}
-	m.stats.listMisses++
+	m.readLocked(key, from)
 	m.mu.Unlock()
-	collect := func(ctx context.Context) (all []store.Entry, err error) {
-		for e, err := range s.List(ctx, dir) {
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, e)
+	if ok {
+		return page, nil
+	}
+	if w != nil {
+		if page, ok, err := m.reach(ctx, w, s, dir); ok || err != nil {
+			return page, err
 		}
-		return all, nil
 	}
-	if m.ttl < 0 {
-		return collect(ctx)
+	page, err := m.askPage(ctx, s, key, from)
+	if err == nil && !page.Done && !from.IsStart() {
+		m.prefetch(s, key, page.Next)
 	}
-	all, _, err := m.lists.do(ctx, key, func(ctx context.Context, fresh func() bool) ([]store.Entry, error) {
+	return page, err
+}
+
+// askPage asks the bucket for a page.
+func (m *metadata) askPage(ctx context.Context, s *store.Store, key metaKey, from store.Cursor) (store.Page, error) {
+	page, _, err := m.lists.do(ctx, pageKey{key, from}, func(ctx context.Context, fresh func() bool) (store.Page, error) {
 		at := time.Now()
-		all, err := collect(ctx)
+		page, err := s.ListPage(ctx, key.path, from)
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if err == nil && fresh() {
-			l := &listing{base: all}
-			m.lru.add(key, &metaItem{at: at, list: l}, l.cost())
+			m.addRunLocked(key, &stretch{from: from, to: page.Next, end: page.Done, at: at, given: time.Now(), base: page.Entries})
 		}
-		return all, err
+		return page, err
 	})
-	return all, err
+	return page, err
+}
+
+// list returns all entries of a directory, or an error where they are more
+// than limit. It is for what is done ahead of programs, and no sign of one
+// that lists.
+func (m *metadata) list(ctx context.Context, s *store.Store, dir store.Path, limit int) ([]store.Entry, error) {
+	key := metaKey{s.CurrentBranch(), listKind, dir}
+	var all []store.Entry
+	for page := (store.Page{}); !page.Done; {
+		from := page.Next
+		m.mu.Lock()
+		next, ok := m.pageLocked(key, from)
+		m.mu.Unlock()
+		if !ok {
+			var err error
+			if next, err = m.askPage(ctx, s, key, from); err != nil {
+				return nil, err
+			}
+		}
+		if all = append(all, next.Entries...); len(all) > limit {
+			return nil, fmt.Errorf("%s: more than %d entries: %w", dir, limit, store.ErrTooBig)
+		}
+		page = next
+	}
+	return all, nil
+}
+
+// prefetch asks for the page that a reader will come to next.
+func (m *metadata) prefetch(s *store.Store, key metaKey, from store.Cursor) {
+	m.errands.start(func(ctx context.Context) {
+		_, _ = m.askPage(backend.WithPriority(ctx, backend.ReadAhead), s, key, from) // who needs it gets the error
+	})
+}
+
+// pageLocked is the page from there on, if it is known.
+func (m *metadata) pageLocked(key metaKey, from store.Cursor) (store.Page, bool) {
+	item, ok := m.lru.get(key)
+	if !ok {
+		return store.Page{}, false
+	}
+	r := item.list.behind(from)
+	if r == nil || !m.good(r) && !(r.ahead && time.Since(r.at)-aheadFor < m.ttl) {
+		return store.Page{}, false
+	}
+	if r.ahead {
+		r.ahead, r.given = false, time.Now()
+	}
+	return r.page(from), true
+}
+
+// addRunLocked remembers a part of a listing.
+func (m *metadata) addRunLocked(key metaKey, r *stretch) {
+	item, ok := m.lru.get(key)
+	if !ok {
+		item = &metaItem{list: &dirList{}}
+	}
+	if m.frozen(key.branch) {
+		r.given = time.Now().AddDate(100, 0, 0)
+	}
+	item.list.add(r)
+	item.list.shrink(m.lru.max / 2)
+	m.lru.add(key, item, item.list.cost())
+}
+
+// readLocked notes that a program lists the directory.
+func (m *metadata) readLocked(key metaKey, from store.Cursor) {
+	if !from.IsStart() {
+		return
+	}
+	item, ok := m.lru.get(key)
+	if !ok {
+		item = &metaItem{list: &dirList{}}
+		m.lru.add(key, item, 1)
+	}
+	item.list.readAt = time.Now()
 }
 
 // readlink returns the target of a symbolic link.

@@ -1,8 +1,6 @@
 package cache
 
 import (
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/keifs/keifs/store"
@@ -24,8 +22,7 @@ func (m *metadata) empty(branch string, p store.Path, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ttl >= 0 {
-		l := new(listing)
-		m.lru.add(metaKey{branch, listKind, p}, &metaItem{at: at, list: l}, l.cost())
+		m.addRunLocked(metaKey{branch, listKind, p}, &stretch{end: true, at: at, given: time.Now(), pass: new(int)})
 	}
 }
 
@@ -83,7 +80,8 @@ func (m *metadata) dropLocked(branch string, p store.Path, subtree bool) {
 	m.links.spoil(within)
 	m.ahead.spoil(within)
 	parent := metaKey{branch, listKind, p.Dir()}
-	m.lists.spoil(func(key metaKey) bool { return key == parent || within(key) })
+	m.lists.spoil(func(key pageKey) bool { return key.metaKey == parent || within(key.metaKey) })
+	m.flat.spoilLocked(branch, p, subtree)
 }
 
 // dropListLocked forgets what the directory p lists. What is remembered of
@@ -91,7 +89,7 @@ func (m *metadata) dropLocked(branch string, p store.Path, subtree bool) {
 func (m *metadata) dropListLocked(branch string, p store.Path) {
 	list := metaKey{branch, listKind, p}
 	m.lru.remove(list)
-	m.lists.spoil(func(key metaKey) bool { return key == list })
+	m.lists.spoil(func(key pageKey) bool { return key.metaKey == list })
 }
 
 // relistLocked changes the name of p in the listing of its parent, if that is known.
@@ -100,7 +98,7 @@ func (m *metadata) relistLocked(branch string, p store.Path, e *store.Entry) {
 		return
 	}
 	key := metaKey{branch, listKind, p.Dir()}
-	if item := m.freshLocked(key); item != nil {
+	if item, ok := m.lru.get(key); ok {
 		item.list.change(p.Name(), e)
 		m.lru.add(key, item, item.list.cost())
 	}
@@ -150,83 +148,4 @@ func (m *metadata) dress(branch string, p store.Path, e store.Entry) store.Entry
 		}
 	}
 	return e
-}
-
-// listing is a directory as the bucket listed it, with what has changed here
-// since. It is guarded by metadata.mu, but for the slices it gave away, which
-// never change.
-type listing struct {
-	base []store.Entry           // by name
-	over map[string]*store.Entry // nil: the name is gone
-}
-
-func (l *listing) cost() int64 { return int64(1 + len(l.base) + len(l.over)) }
-
-func (l *listing) find(name string) (store.Entry, bool) {
-	if e, ok := l.over[name]; ok {
-		if e == nil {
-			return store.Entry{}, false
-		}
-		return *e, true
-	}
-	i, ok := slices.BinarySearchFunc(l.base, name, func(e store.Entry, name string) int { return strings.Compare(e.Name, name) })
-	if !ok {
-		return store.Entry{}, false
-	}
-	return l.base[i], true
-}
-
-func (l *listing) change(name string, e *store.Entry) {
-	if l.over == nil {
-		l.over = map[string]*store.Entry{}
-	}
-	l.over[name] = e
-}
-
-// entries merges the changes in.
-func (l *listing) entries() []store.Entry {
-	if len(l.over) == 0 {
-		return l.base
-	}
-	var changed []store.Entry
-	for _, e := range l.over {
-		if e != nil {
-			changed = append(changed, *e)
-		}
-	}
-	slices.SortFunc(changed, byName)
-	kept := make([]store.Entry, 0, len(l.base)+len(changed))
-	for _, e := range l.base {
-		if _, ok := l.over[e.Name]; !ok {
-			kept = append(kept, e)
-		}
-	}
-	l.base, l.over = merge(kept, changed), nil
-	return l.base
-}
-
-func byName(a, b store.Entry) int { return strings.Compare(a.Name, b.Name) }
-
-// merge returns both in order of names; over wins where both have one.
-func merge(base, over []store.Entry) []store.Entry {
-	if len(over) == 0 {
-		return base
-	}
-	all := make([]store.Entry, 0, len(base)+len(over))
-	for len(base) > 0 || len(over) > 0 {
-		switch {
-		case len(over) == 0:
-			return append(all, base...)
-		case len(base) == 0:
-			return append(all, over...)
-		case base[0].Name < over[0].Name:
-			all, base = append(all, base[0]), base[1:]
-		default:
-			if base[0].Name == over[0].Name {
-				base = base[1:]
-			}
-			all, over = append(all, over[0]), over[1:]
-		}
-	}
-	return all
 }

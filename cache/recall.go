@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/keifs/keifs/store"
@@ -18,10 +19,9 @@ func (m *metadata) recall(branch string, p store.Path) (e store.Entry, known, ab
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	item, ok := m.lru.peek(metaKey{branch, nameKind, p})
-	if !p.IsRoot() {
-		parent, listed := m.lru.peek(metaKey{branch, listKind, p.Dir()})
-		if listed && (!ok || item.at.Before(parent.at)) {
-			e, found := parent.list.find(p.Name())
+	if parent, listed := m.lru.peek(metaKey{branch, listKind, p.Dir()}); listed && !p.IsRoot() {
+		e, found, at, sure := parent.list.find(p.Name(), anyAge)
+		if sure && (!ok || item.at.Before(at)) {
 			same := ok && !item.absent && item.entry.IsDir() == e.IsDir() && item.entry.Version == e.Version
 			if found && same {
 				return item.entry, true, false
@@ -44,12 +44,8 @@ func (m *metadata) recallEmpty(branch string, dir store.Path, but map[string]boo
 	if !ok {
 		return false
 	}
-	for _, e := range item.list.entries() {
-		if !but[e.Name] {
-			return false
-		}
-	}
-	return true
+	all, whole := item.list.all()
+	return whole && !slices.ContainsFunc(all, func(e store.Entry) bool { return !but[e.Name] })
 }
 
 // emptying keeps the listing of a directory good while this volume removes one
@@ -62,13 +58,16 @@ func (m *metadata) emptying(branch string, dir store.Path) {
 	if !ok || m.ttl < 0 {
 		return
 	}
-	if item.listed.IsZero() {
-		item.listed = item.at
-	}
-	if now := time.Now(); now.Sub(item.listed) < max(emptyingFor, m.ttl) {
-		item.at = now
+	now := time.Now()
+	for _, r := range item.list.runs {
+		if now.Sub(r.at) < max(emptyingFor, m.ttl) {
+			r.given = now
+		}
 	}
 }
+
+// anyAge takes every part of a listing for good.
+func anyAge(*stretch) bool { return true }
 
 // fresh is what is known of p without asking; it wraps store.ErrNotExist where
 // that is known, and errUnknown.
@@ -81,7 +80,7 @@ func (m *metadata) fresh(branch string, p store.Path) (store.Entry, error) {
 		return e, err
 	case ask == askDir, ask == askFile:
 		if item, ok := m.lru.peek(metaKey{branch, listKind, p.Dir()}); ok {
-			e, _ = item.list.find(p.Name())
+			e, _, _, _ = item.list.find(p.Name(), m.good)
 		}
 		return e, nil
 	}

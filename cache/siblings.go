@@ -188,8 +188,8 @@ func index(files []store.Entry, name string) (i int, found bool) {
 
 // files are the files of a directory.
 func (s *siblings) files(t *tree, dir store.Path) []store.Entry {
-	all, err := s.c.meta.list(s.context(), t.store, dir)
-	if err != nil || len(all) > maxWalked {
+	all, err := s.c.meta.list(s.context(), t.store, dir, maxWalked)
+	if err != nil {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(e store.Entry) bool { return !e.IsRegular() })
@@ -200,7 +200,7 @@ func (s *siblings) follow(w *walk) {
 	if w.dir.IsRoot() {
 		return
 	}
-	beside, err := s.c.meta.list(s.context(), w.t.store, w.dir.Dir())
+	beside, err := s.c.meta.list(s.context(), w.t.store, w.dir.Dir(), maxWalked)
 	if err != nil {
 		return
 	}

@@ -122,41 +122,57 @@ func (t *tree) removed(p store.Path) error {
 	return nil
 }
 
-// List implements store.Tree.
-func (t *tree) List(ctx context.Context, dir store.Path) iter.Seq2[store.Entry, error] {
-	return func(yield func(store.Entry, error) bool) {
-		all, err := t.list(ctx, dir)
-		for _, e := range all {
-			if !yield(e, nil) {
-				return
-			}
-		}
-		if err != nil {
-			yield(store.Entry{}, err)
-		}
+// Recall implements store.Recaller.
+func (t *tree) Recall(p store.Path) (store.Entry, bool) {
+	if t.c.check() != nil {
+		return store.Entry{}, false
 	}
+	if e, found, err := t.unpublished(p); found || err != nil {
+		return e, found
+	}
+	if t.removed(p) != nil {
+		return store.Entry{}, false
+	}
+	m := t.c.meta
+	m.mu.Lock()
+	e, ask, err := m.knownLocked(t.Name(), p)
+	m.mu.Unlock()
+	if ask != known || err != nil {
+		return store.Entry{}, false
+	}
+	return m.dress(t.Name(), p, e), true
 }
 
-func (t *tree) list(ctx context.Context, dir store.Path) ([]store.Entry, error) {
+// List implements store.Tree.
+func (t *tree) List(ctx context.Context, dir store.Path) iter.Seq2[store.Entry, error] {
+	return store.Pages(func(from store.Cursor) (store.Page, error) { return t.ListPage(ctx, dir, from) })
+}
+
+// ListPage implements store.Tree.
+func (t *tree) ListPage(ctx context.Context, dir store.Path, from store.Cursor) (store.Page, error) {
 	if err := t.c.check(); err != nil {
-		return nil, err
+		return store.Page{}, err
 	}
 	if _, isFile, err := t.unpublished(dir); err != nil {
-		return nil, err
+		return store.Page{}, err
 	} else if isFile {
-		return nil, fmt.Errorf("%s: %w", dir, store.ErrNotDir)
+		return store.Page{}, fmt.Errorf("%s: %w", dir, store.ErrNotDir)
 	}
 	// Taken before the listing begins: what is published meanwhile is then
 	// seen twice rather than not at all.
 	over, gone := t.overlay(dir), t.c.removals.names(t.Name(), dir)
 	if err := t.removed(dir); err != nil {
-		return nil, err
+		return store.Page{}, err
 	}
-	all, err := t.c.meta.list(ctx, t.store, dir)
-	if err != nil && !(errors.Is(err, store.ErrNotExist) && len(over) > 0) {
-		return nil, err
+	page, err := t.c.meta.listPage(ctx, t.store, dir, from)
+	if errors.Is(err, store.ErrNotExist) && len(over) > 0 {
+		page, err = store.Page{Done: true}, nil
 	}
-	return merge(without(all, gone), over), nil
+	if err != nil {
+		return store.Page{}, err
+	}
+	page.Entries = without(page.Entries, gone)
+	return page.Merge(from, over), nil
 }
 
 // without leaves names out of a listing.
@@ -182,7 +198,7 @@ func (t *tree) overlay(dir store.Path) []store.Entry {
 		}
 		in.mu.Unlock()
 	}
-	slices.SortFunc(all, byName)
+	slices.SortFunc(all, store.Order)
 	return all
 }
 

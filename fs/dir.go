@@ -3,6 +3,8 @@ package fs
 import (
 	"context"
 	"errors"
+	"slices"
+	"sort"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -13,80 +15,172 @@ import (
 // maxTarget is the longest target of a symbolic link in bytes.
 const maxTarget = 4095
 
-// dirHandle is an open directory. It is a snapshot, taken at the first read and
-// again after a rewind, so that offsets are stable and each name comes once,
-// whatever changes meanwhile.
+// dirHandle is an open directory. It is read page by page, in a fixed order, so
+// that the first names of a large one come at once, and only a few pages are in
+// memory. Offsets count the entries that this handle has given. What changes
+// meanwhile neither hides nor repeats another name.
 //
 // go-fuse calls one method at a time, Fsyncdir excepted.
 type dirHandle struct {
-	d       *dirNode
-	entries []fuse.DirEntry // nil before the first read
-	next    int
+	d     *dirNode
+	pages []dirPage // those still in memory, without gaps; empty before the first read
+	past  []dirMark // where those began that were dropped
+	next  uint64    // offset of the entry to give next
 }
 
-// OpendirHandle implements gofs.NodeOpendirHandler.
+// dirPage is a part of a directory.
+type dirPage struct {
+	dirMark
+	entries []fuse.DirEntry
+	to      store.Cursor
+	end     bool
+}
+
+// dirMark is where a page begins.
+type dirMark struct {
+	offset uint64
+	from   store.Cursor
+}
+
+// maxDirEntries is how many entries a handle keeps for who seeks back. Beyond
+// that, seekdir(3) lists again, and may repeat some names where the directory has
+// changed.
+const maxDirEntries = 20_000
+
+// OpendirHandle implements gofs.NodeOpendirHandler. The kernel keeps no pages of
+// a listing (FOPEN_CACHE_DIR): they would outlive what other hosts do, and one
+// handle would be asked for offsets of another.
 func (d *dirNode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, errno) {
 	return &dirHandle{d: d}, 0, 0
 }
 
 // Readdirent implements gofs.FileReaddirenter.
 func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, errno) {
-	if h.entries == nil {
-		if err := h.load(ctx); err != nil {
+	for {
+		p, err := h.page(ctx)
+		if err != nil {
 			return nil, h.d.errno("readdir", err)
 		}
+		if i := h.next - p.offset; i < uint64(len(p.entries)) {
+			h.next++
+			e := p.entries[i]
+			e.Off = h.next
+			return &e, 0
+		}
+		if p.end {
+			return nil, 0
+		}
 	}
-	if h.next >= len(h.entries) {
-		return nil, 0
+}
+
+// Lookup implements gofs.FileLookuper: the attributes that go along with a
+// listing are those that are known. The kernel asks for others when somebody
+// wants them.
+func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, errno) {
+	p, err := h.d.m.places.locate(&h.d.node)
+	if err != nil {
+		return nil, notTold
 	}
-	e := h.entries[h.next]
-	h.next++
-	e.Off = uint64(h.next)
-	return &e, 0
+	tree, ok := p.tree.(store.Recaller)
+	if !ok {
+		return nil, notTold
+	}
+	path, err := p.child(name)
+	if err != nil {
+		return nil, notTold
+	}
+	seen := h.d.seen(name)
+	e, ok := tree.Recall(path)
+	if !ok {
+		return nil, notTold
+	}
+	in, err := h.d.enter(ctx, name, e, seen, out)
+	if err != nil {
+		return nil, notTold
+	}
+	return in, 0
 }
 
 // Seekdir implements gofs.FileSeekdirer.
-func (h *dirHandle) Seekdir(ctx context.Context, off uint64) errno {
+func (h *dirHandle) Seekdir(_ context.Context, off uint64) errno {
+	h.next = off
 	if off == 0 { // rewinddir(3)
-		h.entries, h.next = nil, 0
-		return 0
+		h.pages, h.past = nil, nil
 	}
-	if h.entries == nil {
-		if err := h.load(ctx); err != nil {
-			return h.d.errno("readdir", err)
-		}
-	}
-	h.next = int(min(off, uint64(len(h.entries))))
 	return 0
 }
 
-func (h *dirHandle) load(ctx context.Context) error {
+// page is the one with the next entry, or the last one.
+func (h *dirHandle) page(ctx context.Context) (*dirPage, error) {
+	if len(h.pages) > 0 && h.next < h.pages[0].offset {
+		i := sort.Search(len(h.past), func(i int) bool { return h.past[i].offset > h.next }) - 1
+		mark := h.past[i]
+		h.pages, h.past = nil, h.past[:i]
+		if err := h.load(ctx, mark); err != nil {
+			return nil, err
+		}
+	}
+	if len(h.pages) == 0 {
+		if err := h.load(ctx, dirMark{}); err != nil {
+			return nil, err
+		}
+	}
+	for i := range h.pages {
+		p := &h.pages[i]
+		if p.end || h.next < p.offset+uint64(len(p.entries)) {
+			return p, nil
+		}
+	}
+	last := &h.pages[len(h.pages)-1]
+	if err := h.load(ctx, dirMark{last.offset + uint64(len(last.entries)), last.to}); err != nil {
+		return nil, err
+	}
+	return &h.pages[len(h.pages)-1], nil
+}
+
+// load reads one more page.
+func (h *dirHandle) load(ctx context.Context, mark dirMark) error {
 	ctx, done := h.d.m.patient(ctx)
 	defer done()
-	entries, err := at(ctx, &h.d.node, func(p place) ([]fuse.DirEntry, error) { return h.d.list(ctx, p) })
+	p, err := at(ctx, &h.d.node, func(p place) (dirPage, error) { return h.d.list(ctx, p, mark) })
 	if errors.Is(err, errGone) {
 		err = store.ErrNotExist
 	}
-	if err == nil {
-		h.entries = entries
+	if err != nil {
+		return err
 	}
-	return err
+	h.pages = append(h.pages, p)
+	kept := 0
+	for _, p := range h.pages {
+		kept += len(p.entries)
+	}
+	for kept > maxDirEntries && len(h.pages) > 2 {
+		kept -= len(h.pages[0].entries)
+		h.past = append(h.past, h.pages[0].dirMark)
+		h.pages = slices.Delete(h.pages, 0, 1)
+	}
+	return nil
 }
 
-// list is the directory at p, with "." and "..".
-func (d *dirNode) list(ctx context.Context, p place) ([]fuse.DirEntry, error) {
-	list := []fuse.DirEntry{
-		{Name: ".", Mode: store.ModeDir, Ino: d.number},
-		{Name: "..", Mode: store.ModeDir, Ino: d.m.places.parentNumber(&d.node)},
+// list is a page of the directory at p, the first one with "." and "..".
+func (d *dirNode) list(ctx context.Context, p place, mark dirMark) (dirPage, error) {
+	out := dirPage{dirMark: mark}
+	if mark.from.IsStart() {
+		out.entries = []fuse.DirEntry{
+			{Name: ".", Mode: store.ModeDir, Ino: d.number},
+			{Name: "..", Mode: store.ModeDir, Ino: d.m.places.parentNumber(&d.node)},
+		}
+	}
+	page, err := p.tree.ListPage(ctx, p.path, mark.from)
+	if err != nil {
+		return dirPage{}, err
 	}
 	hash := p.hash()
-	for e, err := range p.tree.List(ctx, p.path) {
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, d.listed(hash, e))
+	for _, e := range page.Entries {
+		out.entries = append(out.entries, d.listed(hash, e))
 	}
-	return list, nil
+	out.to, out.end = page.Next, page.Done
+	return out, nil
 }
 
 // listed is an entry for readdir(3): with the type and number that stat(2)

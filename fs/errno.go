@@ -26,6 +26,9 @@ var (
 	errXattrSpace   = errors.New("no space for the extended attribute")
 )
 
+// notTold leaves out an entry's attributes, where they may be left out.
+const notTold = syscall.ENODATA
+
 // errnos says what the kernel is told of an error. The first row that fits
 // counts; what fits none is EIO.
 var errnos = []struct {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -72,42 +71,26 @@ func (t *directTree) unpublished(p Path) (e Entry, found bool, err error) {
 
 // List implements Tree.
 func (t *directTree) List(ctx context.Context, dir Path) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		_, isFile, err := t.unpublished(dir)
-		if isFile {
-			err = fmt.Errorf("%s: %w", dir, ErrNotDir)
-		}
-		if err != nil {
-			yield(Entry{}, err)
-			return
-		}
-		// Taken before the listing begins: what is published meanwhile is
-		// then seen twice rather than not at all.
-		over := t.overlay(dir)
-		for e, err := range t.store.List(ctx, dir) {
-			if err != nil {
-				yield(Entry{}, err)
-				return
-			}
-			for len(over) > 0 && over[0].Name < e.Name {
-				if !yield(over[0], nil) {
-					return
-				}
-				over = over[1:]
-			}
-			if len(over) > 0 && over[0].Name == e.Name {
-				e, over = over[0], over[1:]
-			}
-			if !yield(e, nil) {
-				return
-			}
-		}
-		for _, e := range over {
-			if !yield(e, nil) {
-				return
-			}
-		}
+	return Pages(func(from Cursor) (Page, error) { return t.ListPage(ctx, dir, from) })
+}
+
+// ListPage implements Tree.
+func (t *directTree) ListPage(ctx context.Context, dir Path, from Cursor) (Page, error) {
+	_, isFile, err := t.unpublished(dir)
+	if isFile {
+		err = fmt.Errorf("%s: %w", dir, ErrNotDir)
 	}
+	if err != nil {
+		return Page{}, err
+	}
+	// Taken before the listing begins: what is published meanwhile is then
+	// seen twice rather than not at all.
+	over := t.overlay(dir)
+	page, err := t.store.ListPage(ctx, dir, from)
+	if err != nil {
+		return Page{}, err
+	}
+	return page.Merge(from, over), nil
 }
 
 // overlay is what dir has that is not in the bucket, by name.
@@ -120,7 +103,7 @@ func (t *directTree) overlay(dir Path) []Entry {
 			list = append(list, f.statLocked())
 		}
 	}
-	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, Order)
 	return list
 }
 

@@ -169,6 +169,7 @@ const (
 	reserved   = ".kei" // what begins so at the root is not shown
 	formatKey  = ".kei/format.json"
 	probeDir   = ".kei/probe/"
+	attrDir    = ".kei/attributes/"
 	branchDir  = ".kei/branches/"
 	commitDir  = ".kei/commits/"
 	recordKind = ".json"

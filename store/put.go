@@ -40,6 +40,9 @@ func (s *Store) put(ctx context.Context, caps backend.Caps, key string, src back
 	if err := caps.CheckMetadata("put", key, opts.Metadata); err != nil {
 		return backend.Info{}, err
 	}
+	if err := s.markAttrs(ctx, caps); err != nil {
+		return backend.Info{}, err
+	}
 	size := src.Size()
 	fits := caps.MaxPut == 0 || size <= caps.MaxPut
 	honoured := honours(opts.Cond, caps.CondCreate, caps.CondOverwrite)
@@ -160,6 +163,9 @@ func (s *Store) transfer(ctx context.Context, caps backend.Caps, src backend.Inf
 		opts.Metadata = nil
 	}
 	if err := caps.CheckMetadata("copy", dst, opts.Metadata); err != nil {
+		return backend.Info{}, err
+	}
+	if err := s.markAttrs(ctx, caps); err != nil {
 		return backend.Info{}, err
 	}
 	info, err := s.transferOnce(ctx, caps, src, dst, opts, cheap)

@@ -1,14 +1,10 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"iter"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -215,98 +211,6 @@ func (s *Store) dirFound(p Path, marker *backend.Info) found {
 		return found{Entry: Entry{Name: p.Name(), Attr: s.opts.decode(backend.Info{ModTime: time.Unix(0, 0)}, true)}}
 	}
 	return found{Entry{Name: p.Name(), Attr: s.opts.decode(*marker, true), Marker: true}, *marker}
-}
-
-// List implements Tree. The whole directory is listed before the first entry
-// is yielded, since names and keys do not sort alike.
-func (s *Store) List(ctx context.Context, dir Path) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		entries, err := s.list(ctx, dir)
-		if err != nil {
-			yield(Entry{}, fail("list", dir, err))
-			return
-		}
-		for _, e := range entries {
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
-}
-
-func (s *Store) list(ctx context.Context, dir Path) ([]Entry, error) {
-	pl, err := s.place(dir)
-	if err != nil {
-		return nil, err
-	}
-	if pl.shadow {
-		return nil, fmt.Errorf("%q: %w", dir, ErrNotDir)
-	}
-	var objects []backend.Info
-	prefixes := map[string]struct{}{} // by component
-	empty, marker := true, false
-	for e, err := range backend.List(ctx, s.b, pl.dir) {
-		if err != nil {
-			return nil, err
-		}
-		empty = false
-		component := strings.TrimPrefix(e.Key, pl.dir)
-		switch {
-		case pl.dir == "" && strings.HasPrefix(component, reserved):
-			if component != reserved+"/" {
-				s.notShown(e.Key)
-			}
-		case e.Prefix:
-			prefixes[strings.TrimSuffix(component, "/")] = struct{}{}
-		case component == "" && e.Size == 0:
-			marker = true
-		default:
-			objects = append(objects, e.Info)
-		}
-	}
-	if marker {
-		s.noteMarker(pl.dir)
-	} else {
-		s.noteOthers(pl.dir, len(objects)+len(prefixes))
-	}
-	if pl.dir == "" {
-		for name, err := range s.refs(ctx) {
-			if err != nil {
-				return nil, err
-			}
-			prefixes[name] = struct{}{}
-		}
-	} else if empty {
-		if err := s.existsEmpty(ctx, pl); err != nil {
-			return nil, err
-		}
-	}
-	entries := make([]Entry, 0, len(objects)+len(prefixes))
-	for component := range prefixes {
-		name := displayName(component)
-		if len(name) > MaxName {
-			s.notShown(pl.dir + component + "/")
-			continue
-		}
-		entries = append(entries, Entry{Name: name, Partial: true, Attr: Attr{Mode: ModeDir}})
-	}
-	for _, info := range objects {
-		component := strings.TrimPrefix(info.Key, pl.dir)
-		name, ok := displayName(component), true
-		if _, both := prefixes[component]; both {
-			name, ok = shadowName(component)
-		}
-		if !ok || len(name) > MaxName {
-			s.notShown(info.Key)
-			continue
-		}
-		entries = append(entries, Entry{
-			Name: name, Partial: true, Size: info.Size, Version: info.ETag,
-			Attr: Attr{Mode: ModeRegular, Mtime: info.ModTime},
-		})
-	}
-	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
-	return entries, nil
 }
 
 // existsEmpty says whether a place of which nothing is listed is a directory

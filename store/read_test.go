@@ -105,13 +105,13 @@ func TestEveryKeyIsShownOnceAndReachable(t *testing.T) {
 		found := map[string]bool{}
 		var walk func(dir Path)
 		walk = func(dir Path) {
-			last := ""
+			var last Entry
 			for e, err := range b.List(ctx, dir) {
 				ok(t, err)
-				if last != "" && e.Name <= last {
-					t.Errorf("%q after %q", e.Name, last)
+				if last.Name != "" && Order(e, last) <= 0 {
+					t.Errorf("%q after %q", e.Name, last.Name)
 				}
-				last = e.Name
+				last = e
 				p, err := dir.Join(e.Name)
 				ok(t, err)
 				full, err := b.Lookup(ctx, p)

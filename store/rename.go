@@ -120,7 +120,7 @@ func (s *Store) RenameSeen(ctx context.Context, from, to Path, mode RenameMode, 
 
 // source is what is at the old name.
 func (s *Store) source(ctx context.Context, src place, mode RenameMode, seen Seen) (found, error) {
-	if e := seen.From; e != nil && mode != Exchange {
+	if e := seen.From; e != nil && !e.Listed && mode != Exchange {
 		if e.IsDir() { // if it is not there any more, its listing says so
 			return found{Entry: *e}, nil
 		}

@@ -38,6 +38,8 @@ type core struct {
 	opts Options
 	log  *slog.Logger
 
+	attrs attrRecords
+
 	probing chan struct{}                // holds one token, for who probes
 	probed  atomic.Pointer[backend.Caps] // nil before the first change
 	warned  sync.Once                    // of what it cannot do
@@ -55,6 +57,7 @@ type Options struct {
 	FileMode uint32 // permissions of a file that has none of its own; default 0644
 	DirMode  uint32 // default 0755
 	Policy   Policy // what a lost race does; default KeepBoth
+	Attrs    Attrs  // where a listing's attributes come from; default AttrsAsk
 	ReadOnly bool   // every change is ErrReadOnly
 	Host     string // in names of conflict copies; default the host's name
 	Logger   *slog.Logger
@@ -97,6 +100,7 @@ func Open(ctx context.Context, b backend.Backend, opts Options) (*Store, error) 
 	}
 	c := &core{
 		opts: opts, log: opts.Logger, probing: make(chan struct{}, 1),
+		attrs: attrRecords{known: map[string]attrRecord{}},
 		lives: map[string]int{}, unnameable: map[string]struct{}{},
 	}
 	if c.log == nil {

@@ -48,10 +48,17 @@ type Tree interface {
 	// where a parent is known to be a file.
 	Lookup(ctx context.Context, p Path) (Entry, error)
 
-	// List yields the entries of the directory, sorted by name in byte
-	// order, each name once. Entries may be Partial. An error is yielded
-	// last: ErrNotExist, ErrNotDir.
+	// List yields the entries of the directory, in the order of ListPage, each
+	// name once. Entries may be Partial. An error is yielded last:
+	// ErrNotExist, ErrNotDir.
 	List(ctx context.Context, dir Path) iter.Seq2[Entry, error]
+
+	// ListPage returns the entries behind a place, as many as are at hand, and
+	// the place to go on from. The order is that of [Order]: by bytes, where a
+	// directory counts with a '/' behind its name. What is removed or made
+	// between two pages neither hides nor repeats another name. A page may be
+	// empty without being the last. Errors as List.
+	ListPage(ctx context.Context, dir Path, from Cursor) (Page, error)
 
 	// Open opens a file. It asks the bucket for the current version
 	// (close-to-open). ErrNotExist, ErrIsDir.
@@ -98,6 +105,12 @@ type Tree interface {
 
 	// Sync is Volume.Sync for what is at p and below it.
 	Sync(ctx context.Context, p Path) error
+}
+
+// Recaller is a Tree that remembers. Recall is what Lookup would return, where
+// that takes no request and is an entry.
+type Recaller interface {
+	Recall(p Path) (Entry, bool)
 }
 
 // File is an open file. Handles of one file in one volume share its content:
@@ -199,6 +212,15 @@ type Entry struct {
 	// has S_IFDIR) or anything else (Mode has S_IFREG), Size, Version and
 	// Mtime (the store's) are known. Lookup tells the rest.
 	Partial bool
+
+	// Listed: from a listing, and complete, since it has no attributes of its
+	// own that anybody here would know of. ContentType and Foreign are not
+	// known: it is not what a file may be published again with.
+	Listed bool
+
+	// Changed is when the store took the object, by its own clock, as far as
+	// that was told. With the version it stands for the attributes, too.
+	Changed time.Time
 
 	// Marker: the directory has an object of its own, and so lives on
 	// when it is empty.

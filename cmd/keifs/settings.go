@@ -31,7 +31,8 @@ type settings struct {
 	cacheDir    string
 	cacheSize   byteSize
 	memory      byteSize
-	metadataTTL time.Duration
+	metadataTTL lifetime
+	attrs       choice
 	writeBack   bool
 	journalSync bool
 	strictExcl  bool
@@ -50,9 +51,10 @@ func newSettings(sh *shared) *settings {
 		sse:       choice{words: []string{"AES256", "aws:kms", "aws:kms:dsse"}},
 		conflict:  oneOf("keep-both", "fail", "overwrite"),
 		cache:     oneOf("on", "off"),
-		cacheSize: 10 << 30,
-		memory:    512 << 20,
-		logLevel:  oneOf("info", "debug", "warn", "error"),
+		cacheSize: 10 << 30, metadataTTL: lifetime(time.Second),
+		attrs:    oneOf("auto", "list", "head"),
+		memory:   512 << 20,
+		logLevel: oneOf("info", "debug", "warn", "error"),
 	}
 	f := pflag.NewFlagSet("keifs", pflag.ContinueOnError)
 	f.SortFlags = false
@@ -82,7 +84,8 @@ func newSettings(sh *shared) *settings {
 	f.StringVar(&s.cacheDir, "cache-dir", "", "`directory` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
 	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk, of which it leaves a twentieth, or 1 GiB, free")
 	f.Var(&s.memory, "memory", "bytes of memory the daemon keeps to: a quarter of it for content, the rest for all else")
-	f.DurationVar(&s.metadataTTL, "metadata-ttl", time.Second, "how long names and attributes are believed; 0s asks every time")
+	f.Var(&s.metadataTTL, "metadata-ttl", "how long names and attributes are believed; 0s asks every time, unlimited until keifs refresh")
+	f.Var(&s.attrs, "attrs", "`way` to the attributes of files that are listed: auto asks for those that keifs may have stored, list for none, head for all")
 	f.BoolVar(&s.syncDeletes, "sync-deletes", false, "a removal returns when the bucket has done it, not when the local disk has it")
 
 	f.BoolVar(&s.writeBack, "write-back", false, "close returns when the file is safe on the local disk, and the upload follows; fsync still waits for the bucket")

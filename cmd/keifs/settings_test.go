@@ -84,7 +84,7 @@ func TestOptionPrecedence(t *testing.T) {
 func TestEveryOptionFromEveryLayer(t *testing.T) {
 	samples := map[string]string{
 		"bool": "true", "duration": "5m0s", "size": "3MiB", "mask": "027", "id": "1234",
-		"keep-both|fail|overwrite": "fail", "on|off": "off", "AES256|aws:kms|aws:kms:dsse": "aws:kms", "info|debug|warn|error": "debug", "string": "text",
+		"auto|list|head": "list", "keep-both|fail|overwrite": "fail", "on|off": "off", "AES256|aws:kms|aws:kms:dsse": "aws:kms", "info|debug|warn|error": "debug", "string": "text",
 	}
 	newSettings(newShared()).flags.VisitAll(func(f *pflag.Flag) {
 		if f.Name == "config" {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // byteSize is a number of bytes, written as 10GiB, 500MB or 4096.
@@ -49,6 +50,33 @@ func formatSize(n int64) string {
 	}
 	return strconv.FormatFloat(math.Round(f*10)/10, 'f', -1, 64) + units[i]
 }
+
+// lifetime is a duration, or "unlimited".
+type lifetime time.Duration
+
+const unlimited = lifetime(math.MaxInt64)
+
+func (l *lifetime) Set(text string) error {
+	if text == "unlimited" {
+		*l = unlimited
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return fmt.Errorf("%q is not a time such as 10s, or unlimited", text)
+	}
+	*l = lifetime(d)
+	return nil
+}
+
+func (l *lifetime) String() string {
+	if *l == unlimited {
+		return "unlimited"
+	}
+	return time.Duration(*l).String()
+}
+
+func (l *lifetime) Type() string { return "duration" }
 
 // octal is a file mode mask, written as 022.
 type octal uint32

@@ -84,6 +84,14 @@ func (s *settings) storeOptions(log *slog.Logger) store.Options {
 		FileMode: s.fileMode(), DirMode: s.dirMode(),
 		Logger: log,
 	}
+	switch s.attrs.value {
+	case "list":
+		o.Attrs = store.AttrsList
+	case "head":
+		o.Attrs = store.AttrsHead
+	default:
+		o.Attrs = store.AttrsAuto
+	}
 	switch s.conflict.value {
 	case "fail":
 		o.Policy = store.Fail
@@ -131,7 +139,7 @@ func openStack(ctx context.Context, m *mounting, log *slog.Logger) (_ *stack, er
 		return st, nil
 	}
 	st.cache, err = cache.Open(ctx, st.store, cache.Options{
-		Dir: m.cacheDir, Size: orNone(int64(m.cacheSize)), Memory: int64(m.memory) / contentShare, MetadataTTL: orNone(m.metadataTTL), Logger: log,
+		Dir: m.cacheDir, Size: orNone(int64(m.cacheSize)), Memory: int64(m.memory) / contentShare, MetadataTTL: time.Duration(orNone(m.metadataTTL)), Logger: log,
 		SyncDeletes: m.syncDeletes, WriteBack: m.writeBack, JournalSync: m.journalSync, StrictExcl: m.strictExcl,
 	})
 	if err != nil {
@@ -151,7 +159,7 @@ func orNone[T ~int64](n T) T {
 
 // mount shows the volume at m.dir.
 func (st *stack) mount(m *mounting, log *slog.Logger) (*fs.Server, error) {
-	ttl := orNone(m.metadataTTL)
+	ttl := time.Duration(orNone(m.metadataTTL))
 	if st.cache == nil {
 		ttl = -1
 	}

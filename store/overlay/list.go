@@ -66,6 +66,9 @@ func (l *layer) merge(ctx context.Context, v *view, opts backend.ListOptions) (i
 			return nil, "", backend.Fail("list", opts.Prefix, backend.ErrInvalid, err)
 		}
 	}
+	if opts.Token == "" && l.raw.Caps().ListAfter {
+		at.After = opts.After
+	}
 	limit := opts.Limit
 	if limit <= 0 {
 		limit = pageSize
@@ -73,7 +76,7 @@ func (l *layer) merge(ctx context.Context, v *view, opts backend.ListOptions) (i
 	var upper []item
 	var page backend.Page
 	if at.Done = at.Done || v.frozen; !at.Done {
-		page, err = l.raw.ListPage(ctx, backend.ListOptions{Prefix: opts.Prefix, Delimited: opts.Delimited, Token: at.Token, Limit: opts.Limit})
+		page, err = l.raw.ListPage(ctx, backend.ListOptions{Prefix: opts.Prefix, Delimited: opts.Delimited, Token: at.Token, After: at.After, Limit: opts.Limit})
 		if err != nil {
 			return nil, "", err
 		}
@@ -151,7 +154,7 @@ func (l *layer) below(ctx context.Context, v *view, opts backend.ListOptions, af
 		prefix := strings.TrimPrefix(opts.Prefix, l.prefix)
 		from := prefix
 		if after != "" {
-			from = behind(strings.TrimPrefix(after, l.prefix), opts.Delimited && after != opts.Prefix)
+			from = max(prefix, behind(strings.TrimPrefix(after, l.prefix), opts.Delimited && after != opts.Prefix))
 		}
 		var gone whiteouts
 		for {
@@ -196,6 +199,17 @@ func (l *layer) below(ctx context.Context, v *view, opts backend.ListOptions, af
 			from = skip
 		}
 	}
+}
+
+// HasBase says whether a branch, or a revision, has a base, or whether that
+// cannot be told.
+func (b *Bucket) HasBase(ctx context.Context, branch string) bool {
+	l, _ := b.at(branch + "/")
+	if l == nil {
+		return false
+	}
+	v, err := l.reading(ctx)
+	return err != nil || v.base != nil
 }
 
 // behind is the least key behind rel, or, with all, behind everything that

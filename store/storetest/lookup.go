@@ -34,8 +34,8 @@ func lookups() []test {
 			_, err := e.tree.Lookup(e.ctx, e.path("file/below"))
 			e.wantAbsent(err)
 		}},
-		{name: "a listing is sorted by name, each name once", run: func(e *env) {
-			// As keys, "a!" and "a-b" sort before "a/"; as names, after "a".
+		{name: "a listing is sorted by key, each name once", run: func(e *env) {
+			// As keys, "a!" and "a-b" sort before "a/".
 			for _, name := range []string{"a-b", "a!", "b", "a0", "A", "z.txt", "é", "~"} {
 				e.put(e.tree, name, "")
 			}
@@ -44,7 +44,7 @@ func lookups() []test {
 			e.put(e.tree, "a/2", "")
 			e.mkdir(e.tree, "b-dir")
 			e.mkdir(e.tree, "c")
-			equal(e, "names", e.names(e.tree, ""), "A a/ a! a-b a0 b b-dir/ c/ z.txt ~ é")
+			equal(e, "names", e.names(e.tree, ""), "A a! a-b a/ a0 b b-dir/ c/ z.txt ~ é")
 			equal(e, "names", e.names(e.tree, "a"), "1 2")
 			equal(e, "names", e.names(e.tree, "c"), "")
 		}},
