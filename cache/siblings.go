@@ -143,7 +143,7 @@ func (s *siblings) advanceLocked(w *walk) {
 			return
 		}
 		path, err := w.dir.Join(e.Name)
-		if err != nil || w.t.named(path) != nil {
+		if err != nil || w.t.named(path) != nil || w.t.removed(path) != nil {
 			continue
 		}
 		s.fetch(w.t, path, e)
