@@ -20,12 +20,15 @@ import (
 
 func branchCommand(sh *shared) *cobra.Command {
 	s := newSettings(sh)
-	var url, in string
+	var url, in, from string
+	var remove, force bool
 	cmd := &cobra.Command{
 		Use:   "branch [NAME]",
-		Short: "List the branches, or make an empty one",
-		Long: `List the branches of a store, or make an empty branch. The store is that of the
-mount which contains the current directory, or -C DIR, or --store URL.`,
+		Short: "List the branches, or make or delete one",
+		Long: `List the branches of a store, or make a branch: an empty one, or with --from one
+of a commit, which copies nothing and takes the same few requests whatever its
+size. The store is that of the mount which contains the current directory, or
+-C DIR, or --store URL.`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := s.branches(cmd.Context(), url, in)
@@ -33,7 +36,25 @@ mount which contains the current directory, or -C DIR, or --store URL.`,
 				return err
 			}
 			defer b.close()
-			if len(args) > 0 {
+			switch {
+			case len(args) == 0 && (from != "" || remove):
+				return usageError("which branch? keifs branch NAME …")
+			case from != "" && remove:
+				return usageError("--from and --delete do not go together")
+			case from != "":
+				return b.fork(cmd.Context(), args[0], from)
+			case remove:
+				if !force && !terminal(cmd.InOrStdin()) {
+					return usageError("--delete asks on a terminal; here it needs --force")
+				}
+				if !force {
+					question := fmt.Sprintf("Delete branch %s, and all in it that is in no commit?", args[0])
+					if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), question); err != nil {
+						return err
+					}
+				}
+				return b.drop(cmd.Context(), args[0])
+			case len(args) > 0:
 				return b.create(cmd.Context(), args[0])
 			}
 			names, err := b.list(cmd.Context())
@@ -50,6 +71,9 @@ mount which contains the current directory, or -C DIR, or --store URL.`,
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVarP(&in, "directory", "C", ".", "act as if started in `DIR`")
 	cmd.Flags().StringVar(&url, "store", "", "`URL` of a store, mounted or not")
+	cmd.Flags().StringVar(&from, "from", "", "make the branch of commit `REV`: a branch, tag, id, BRANCH~2 or BRANCH@TIME")
+	cmd.Flags().BoolVar(&remove, "delete", false, "delete the branch; what commits name stays")
+	cmd.Flags().BoolVar(&force, "force", false, "with --delete: ask nothing")
 	cmd.Flags().AddFlagSet(s.storeFlags())
 	return cmd
 }
@@ -59,6 +83,8 @@ type branches struct {
 	current string // the one the working directory lies in
 	list    func(context.Context) ([]string, error)
 	create  func(context.Context, string) error
+	fork    func(ctx context.Context, name, from string) error
+	drop    func(context.Context, string) error
 	close   func()
 }
 
@@ -80,7 +106,19 @@ func (s *settings) branches(ctx context.Context, url, in string) (branches, erro
 	if dead(e.dir) {
 		return branches{}, fail(exitDir, "the keifs that had mounted %s is dead: keifs umount or mount cleans it away", e.dir)
 	}
-	return mountBranches(e.dir, dir), nil
+	b := mountBranches(e.dir, dir)
+	ask := func(ctx context.Context, what string) error {
+		c, alive := findControl(e.dir, e.uid)
+		if !alive {
+			return fail(exitDir, "the daemon of %s cannot be asked: name the store with --store URL", e.dir)
+		}
+		return c.ask(ctx, what)
+	}
+	b.fork = func(ctx context.Context, name, from string) error {
+		return ask(ctx, "/branch?name="+query(name)+"&from="+query(from))
+	}
+	b.drop = func(ctx context.Context, name string) error { return ask(ctx, "/drop?name="+query(name)) }
+	return b, nil
 }
 
 // mountBranches are the directories of a mount's root.
@@ -154,6 +192,8 @@ func (s *settings) storeBranches(ctx context.Context, url string) (b branches, e
 		}
 		return err
 	}
+	b.fork = func(ctx context.Context, name, from string) error { return fork(ctx, st, r.back, name, from) }
+	b.drop = func(ctx context.Context, name string) error { return dropBranch(ctx, st, r.back, name) }
 	b.close = r.close
 	return b, nil
 }

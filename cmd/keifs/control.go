@@ -21,7 +21,8 @@ import (
 // (with ?branches=1 their names, which may ask the store), POST /unmount
 // answers when everything is in the bucket and the mount has ended, or a
 // report of why it stays; POST /sync?path=P when what is at and below that path
-// of the mount is in the bucket.
+// of the mount is in the bucket; POST /branch?name=N&from=REV when the branch is
+// made, POST /drop?name=N when it is deleted.
 
 // socketPath is the control socket of the mount at dir.
 func socketPath(folder, dir string) string {
@@ -78,11 +79,13 @@ func serveControl(l *net.UnixListener, s *session) *control {
 		answer(w, http.StatusOK, report{Dir: s.dir})
 	})
 	mux.HandleFunc("POST /sync", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.sync(r.Context(), r.FormValue("path")); err != nil {
-			answer(w, http.StatusConflict, report{Error: oneLine(err), Status: exitStatus(err)})
-			return
-		}
-		answer(w, http.StatusOK, report{Dir: s.dir})
+		answerReport(w, s.dir, s.sync(r.Context(), r.FormValue("path")))
+	})
+	mux.HandleFunc("POST /branch", func(w http.ResponseWriter, r *http.Request) {
+		answerReport(w, s.dir, fork(r.Context(), s.store, s.back, r.FormValue("name"), r.FormValue("from")))
+	})
+	mux.HandleFunc("POST /drop", func(w http.ResponseWriter, r *http.Request) {
+		answerReport(w, s.dir, s.drop(r.Context(), r.FormValue("name")))
 	})
 	c := &control{&http.Server{Handler: mux}, s.log}
 	go func() {
@@ -91,6 +94,15 @@ func serveControl(l *net.UnixListener, s *session) *control {
 		}
 	}()
 	return c
+}
+
+// answerReport says that something is done, or why not.
+func answerReport(w http.ResponseWriter, dir string, err error) {
+	if err != nil {
+		answer(w, http.StatusConflict, report{Error: oneLine(err), Status: exitStatus(err)})
+		return
+	}
+	answer(w, http.StatusOK, report{Dir: dir})
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
@@ -202,8 +214,11 @@ func (c controlClient) unmount(ctx context.Context) error {
 // sync asks the daemon to put what is at and below a path of its mount into the
 // bucket, and returns when it is there.
 func (c controlClient) sync(ctx context.Context, path string) error {
-	return c.ask(ctx, "/sync?path="+url.QueryEscape(path))
+	return c.ask(ctx, "/sync?path="+query(path))
 }
+
+// query is a value as it stands in a URL.
+func query(s string) string { return url.QueryEscape(s) }
 
 // ask sends a request that is answered by a report.
 func (c controlClient) ask(ctx context.Context, what string) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/commit"
 	"github.com/keifs/keifs/store/refs"
@@ -16,8 +17,9 @@ func (r *Repo) Fork(ctx context.Context, name string, from *commit.Manifest) err
 	if err := store.ValidateBranch(name); err != nil {
 		return err
 	}
-	there, err := r.st.BranchExists(ctx, name)
-	if err == nil && there {
+	// Whether there is a ref, who makes it finds out.
+	page, err := r.raw.ListPage(ctx, backend.ListOptions{Prefix: name + "/", Limit: 1})
+	if err == nil && len(page.Objects) > 0 {
 		err = fmt.Errorf("branch %q: %w", name, store.ErrExist)
 	}
 	if err != nil {

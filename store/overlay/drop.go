@@ -1,0 +1,67 @@
+package overlay
+
+import (
+	"context"
+	"slices"
+
+	"github.com/keifs/keifs/backend"
+)
+
+// Drop deletes what a branch has of its own, its plain objects and then its
+// whiteouts, and keeps what commits name. It makes no whiteouts: until its ref
+// is gone, the branch shows its base. Who was interrupted runs it again.
+func (b *Bucket) Drop(ctx context.Context, branch string) error {
+	l, _ := b.at(branch + "/")
+	if l == nil || l.revision != "" {
+		return backend.Fail("drop", branch, backend.ErrInvalid, nil)
+	}
+	v, err := l.view(ctx, fresh)
+	if err != nil {
+		return err
+	}
+	if err := b.drop(ctx, l, v, l.prefix); err != nil {
+		return err
+	}
+	return b.drop(ctx, nil, nil, whiteoutDir+branch+"/")
+}
+
+// dropAtOnce is how many objects are deleted by one request.
+const dropAtOnce = 1000
+
+// drop deletes what is below a prefix; of a layer, what has to be kept is.
+func (b *Bucket) drop(ctx context.Context, l *layer, v *view, prefix string) error {
+	var objects []backend.Deletion
+	for info, err := range backend.ListRecursive(ctx, b.raw, prefix) {
+		if err != nil {
+			return err
+		}
+		objects = append(objects, backend.Deletion{Key: info.Key})
+	}
+	for batch := range slices.Chunk(objects, dropAtOnce) {
+		var changes []*change
+		if l != nil {
+			for _, o := range batch {
+				changes = append(changes, &change{layer: l, v: v, key: o.Key, rel: o.Key[len(prefix):]})
+			}
+		}
+		err := guardAll(ctx, changes, func(ctx context.Context) error { return b.deleteAll(ctx, batch) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Bucket) deleteAll(ctx context.Context, batch []backend.Deletion) error {
+	deleter, ok := backend.As[backend.BatchDeleter](b.raw)
+	if !ok {
+		return each(ctx, batch, func(ctx context.Context, o backend.Deletion) error { return b.raw.Delete(ctx, o.Key, backend.Cond{}) })
+	}
+	errs, err := deleter.DeleteBatch(ctx, batch)
+	for _, e := range errs {
+		if err == nil && e != nil && !gone(e) {
+			err = e
+		}
+	}
+	return err
+}
