@@ -23,7 +23,7 @@ func fork(ctx context.Context, st *store.Store, back backend.Backend, name, from
 		return usageError("%q is no name for a branch", name)
 	}
 	host, _ := os.Hostname() // without one, records do without
-	h := history.New(back, history.Options{Host: host})
+	h := history.New(back, st, history.Options{Host: host})
 	m, err := h.Find(ctx, from)
 	switch {
 	case errors.Is(err, refs.ErrBadName):
@@ -33,7 +33,7 @@ func fork(ctx context.Context, st *store.Store, back backend.Backend, name, from
 	case err != nil:
 		return err
 	}
-	return branchError(name, h.Open(st).Fork(ctx, name, m))
+	return branchError(name, h.Fork(ctx, name, m))
 }
 
 // branchError says what was wrong with a name.

@@ -31,8 +31,8 @@ func committedStore(t *testing.T, files int) (*store.Store, backend.Backend, *fa
 		t.Fatal(err)
 	}
 	// Nobody else is there who could go by an older ref.
-	h := history.New(b, history.Options{Settle: func(context.Context) error { return nil }})
-	if _, err := h.Open(st).Commit(t.Context(), "main", history.CommitOptions{Message: "the first"}); err != nil {
+	h := history.New(b, st, history.Options{Settle: func(context.Context) error { return nil }})
+	if _, err := h.Commit(t.Context(), "main", history.CommitOptions{Message: "the first"}); err != nil {
 		t.Fatal(err)
 	}
 	return st, b, record
