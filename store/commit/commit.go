@@ -12,6 +12,10 @@
 // about 190,000 on average, so that a commit or a diff of a few changes in a
 // million entries stays within a dozen requests wherever the changes are: a
 // range of 7 MB is still little beside the listing of what it describes.
+//
+// Of a tree of 1,000,000 entries (BenchmarkMillion): 38 bytes an entry in the
+// bucket; 10 changes all over it are read and written as at most 6 ranges of
+// 6; a lookup in memory takes 3 to 25 µs.
 package commit
 
 import (
