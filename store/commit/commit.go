@@ -14,8 +14,8 @@
 // range of 7 MB is still little beside the listing of what it describes.
 //
 // Of a tree of 1,000,000 entries (BenchmarkMillion): 38 bytes an entry in the
-// bucket; 10 changes all over it are read and written as at most 6 ranges of
-// 6; a lookup in memory takes 3 to 25 µs.
+// bucket, 6 ranges; 10 changes all over it upload 7 objects, and 4 for the ref
+// and its log before and after; a diff of the two reads 12 ranges.
 package commit
 
 import (
