@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -100,6 +101,24 @@ func Start(t testing.TB, program Program, command func(root string) (Command, er
 		t.Fatalf("%s: %v\n%s", p.name, err, out)
 	}
 	return p
+}
+
+// WaitFor waits until the server answers an address with success: for those
+// that listen before they can work.
+func (p *Process) WaitFor(t testing.TB, path string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get("http://" + p.Addr + path)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode/100 == 2 {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is not ready: %v\n%s", p.name, err, p.tail(0))
+		}
+	}
 }
 
 // Stop ends the server and removes its files.
