@@ -84,7 +84,7 @@ func newSettings(sh *shared) *settings {
 	f.StringVar(&s.cacheDir, "cache-dir", "", "`directory` of the cache (default: one a mount, below $XDG_CACHE_HOME/keifs)")
 	f.Var(&s.cacheSize, "cache-size", "bytes of content the cache keeps on disk, of which it leaves a twentieth, or 1 GiB, free")
 	f.Var(&s.memory, "memory", "bytes of memory the daemon keeps to: a quarter of it for content, the rest for all else")
-	f.Var(&s.metadataTTL, "metadata-ttl", "how long names and attributes are believed; 0s asks every time, unlimited until keifs refresh")
+	f.Var(&s.metadataTTL, "metadata-ttl", "how long names and attributes are believed; 0s asks every time, unlimited never again")
 	f.Var(&s.attrs, "attrs", "`way` to the attributes of files that are listed: auto asks for those that keifs may have stored, list for none, head for all")
 	f.BoolVar(&s.syncDeletes, "sync-deletes", false, "a removal returns when the bucket has done it, not when the local disk has it")
 
