@@ -296,6 +296,12 @@ func (m *metadata) listPage(ctx context.Context, s *store.Store, dir store.Path,
 func (m *metadata) askPage(ctx context.Context, s *store.Store, key metaKey, from store.Cursor) (store.Page, error) {
 	page, _, err := m.lists.do(ctx, pageKey{key, from}, func(ctx context.Context, fresh func() bool) (store.Page, error) {
 		at := time.Now()
+		m.mu.Lock()
+		page, ok := m.pageLocked(key, from) // somebody has just asked
+		m.mu.Unlock()
+		if ok {
+			return page, nil
+		}
 		page, err := s.ListPage(ctx, key.path, from)
 		m.mu.Lock()
 		defer m.mu.Unlock()
