@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keifs/keifs/test/azurite"
 	"github.com/keifs/keifs/test/fakegcs"
 	"github.com/keifs/keifs/test/minio"
 )
@@ -38,6 +39,19 @@ var otherStores = map[string]func(t testing.TB) otherStore{
 			env: []string{"STORAGE_EMULATOR_HOST=" + srv.Endpoint},
 			get: func(t testing.TB, key string) []byte { return srv.Get(t, bucket, key) },
 			put: func(t testing.TB, key string, data []byte) { srv.Put(t, bucket, key, data) },
+		}
+	},
+	"az": func(t testing.TB) otherStore {
+		srv := azurite.Shared(t)
+		name := srv.NewContainer(t)
+		return otherStore{
+			url: "az://" + name,
+			env: []string{"KEIFS_ENDPOINT=" + srv.Endpoint, "AZURE_STORAGE_KEY=" + azurite.Key},
+			get: func(t testing.TB, key string) []byte {
+				data, _ := srv.Get(t, name, key)
+				return data
+			},
+			put: func(t testing.TB, key string, data []byte) { srv.Put(t, name, key, data, nil) },
 		}
 	},
 }
