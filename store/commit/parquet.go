@@ -164,7 +164,7 @@ func decodeRange(file []byte, desc Range) (d *rangeData, err error) {
 		return nil, err
 	}
 	reader := parquet.NewGenericReader[row](f)
-	defer reader.Close() //nolint:errcheck // all was read, from memory
+	defer reader.Close()
 	d = &rangeData{offsets: make([]uint32, 0, desc.Entries), data: make([]byte, 0, 160*desc.Entries)}
 	var size int64
 	last := ""

@@ -16,7 +16,7 @@ import (
 	"github.com/keifs/keifs/store/refs"
 )
 
-// ErrNothing: the working tree is what the last commit has.
+// ErrNothing means that the working tree is what the last commit has.
 var ErrNothing = errors.New("nothing to commit")
 
 // attempts bounds how often a lost race is run again.

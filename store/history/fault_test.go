@@ -139,7 +139,7 @@ func TestTwoCommitsAtOnceAreBothInTheHistory(t *testing.T) {
 	clients := []*client{w.client(t, raw, "one"), w.client(t, raw, "two")}
 	clients[0].put("main/start", "1")
 	clients[0].commit("main", "start")
-	for round := range 10 {
+	for round := range 5 {
 		var wg sync.WaitGroup
 		for i, c := range clients {
 			wg.Go(func() {

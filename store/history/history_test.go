@@ -300,7 +300,7 @@ func TestNoCommitEverChanges(t *testing.T) {
 	}
 	clients[0].put("main/always", "there")
 	model["main"]["always"] = "there"
-	for step := range 1000 {
+	for step := range 600 {
 		c, other := clients[step%2], clients[1-step%2]
 		branch := branches[rnd.IntN(len(branches))]
 		switch n := rnd.IntN(40); {

@@ -30,7 +30,7 @@ type MergeOptions struct {
 	Progress        func(done int64)
 }
 
-// ErrUpToDate: the branch has all of what was to be merged.
+// ErrUpToDate means that the branch has all of what was to be merged.
 var ErrUpToDate = errors.New("already up to date")
 
 // Merge brings what theirs changed since the common ancestor into a branch, its

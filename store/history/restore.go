@@ -155,7 +155,7 @@ func (r *Repo) Reset(ctx context.Context, branch string, to *commit.Manifest, wh
 	return fmt.Errorf("branch %q: %w", branch, refs.ErrLost)
 }
 
-// ErrNoUndo: there is nothing to go back to.
+// ErrNoUndo means that there is nothing to go back to.
 var ErrNoUndo = errors.New("nothing to undo")
 
 // Undo takes back what advanced a branch last: a commit, so that its changes are

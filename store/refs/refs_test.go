@@ -1,7 +1,6 @@
 package refs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -301,7 +300,7 @@ func FuzzParseRev(f *testing.F) {
 	f.Add("main@../x")
 	f.Fuzz(func(t *testing.T, s string) {
 		rev, err := ParseRev(s, time.Unix(0, 0))
-		if err == nil && (CheckName(rev.Name) != nil || bytes.ContainsAny([]byte(rev.At), "/\x00")) {
+		if err == nil && (CheckName(rev.Name) != nil || strings.ContainsAny(rev.At, "/\x00")) {
 			t.Errorf("%q: %+v", s, rev)
 		}
 	})
