@@ -27,8 +27,8 @@ import (
 	"github.com/keifs/keifs/store/refs"
 )
 
-// ErrLost: a commit names this content, and no object has it any more: it was
-// overwritten or deleted by something else than keifs.
+// ErrLost says that a commit names this content, and no object has it any more:
+// it was overwritten or deleted by something else than keifs.
 var ErrLost = errors.New("the content of a commit is not in the bucket any more")
 
 // Object is one object as a commit names it.

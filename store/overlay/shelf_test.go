@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -98,9 +99,7 @@ func (b *bench) ref(branch string, ref map[string]any) {
 		"format": 1, "branch": branch, "generation": b.generation, "nonce": fmt.Sprint(b.generation),
 		"head": "", "base": "", "time": "2026-11-20T10:00:00Z", "host": "h",
 	}
-	for k, v := range ref {
-		record[k] = v
-	}
+	maps.Copy(record, ref)
 	data, err := json.Marshal(record)
 	b.ok(err)
 	b.put(".kei/branches/"+branch+".json", string(data))
