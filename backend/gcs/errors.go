@@ -43,9 +43,9 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 		return ended
 	}
 	// A token that was refused comes in the place of an answer.
-	if resp, refusal := tokenRefused(err); refusal != nil {
+	if status, refusal := tokenRefused(err); refusal != nil {
 		kind := backend.ErrCredentials
-		if resp != nil && (resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests) {
+		if status >= 500 || status == http.StatusTooManyRequests {
 			kind = backend.ErrTransient
 		}
 		return backend.Fail(op, key, kind, firstLine(refusal))
@@ -68,16 +68,19 @@ func (b *bucket) fail(ctx context.Context, op, key string, err error) error {
 	return backend.Fail(op, key, backend.ErrIO, httpio.Words(err))
 }
 
-// tokenRefused is the answer of those who give out tokens; nil where it is not
-// them who answered. Google's client has two ways to ask.
-func tokenRefused(err error) (*http.Response, error) {
+// tokenRefused is the HTTP status and the words of those who give out tokens;
+// nil where it is not them who answered. Google's client has two ways to ask.
+func tokenRefused(err error) (status int, refusal error) {
+	var resp *http.Response
 	if e, ok := errors.AsType[*auth.Error](err); ok {
-		return e.Response, e
+		resp, refusal = e.Response, e
+	} else if e, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+		resp, refusal = e.Response, e
 	}
-	if e, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		return e.Response, e
+	if resp != nil {
+		status = resp.StatusCode
 	}
-	return nil, nil
+	return status, refusal
 }
 
 // answerOf is what the store answered; nil where it did not.
