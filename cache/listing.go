@@ -13,7 +13,6 @@ import (
 type dirList struct {
 	runs   []*stretch // in order, disjoint
 	readAt time.Time  // when a program last began to list it
-	missed misses
 }
 
 // stretch is a part of a directory's listing, as the bucket gave it in one answer,
@@ -29,13 +28,6 @@ type stretch struct {
 
 	base []store.Entry
 	over map[string]*store.Entry // by name; nil: it is gone
-}
-
-// misses are lookups one after another of names that are not known any more.
-type misses struct {
-	last store.Cursor
-	n    int
-	at   time.Time
 }
 
 func (l *dirList) cost() int64 {

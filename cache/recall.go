@@ -75,10 +75,10 @@ func (m *metadata) fresh(branch string, p store.Path) (store.Entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, ask, err := m.knownLocked(branch, p)
-	switch {
-	case ask == known:
+	switch ask {
+	case known:
 		return e, err
-	case ask == askDir, ask == askFile:
+	case askDir, askFile:
 		if item, ok := m.lru.peek(metaKey{branch, listKind, p.Dir()}); ok {
 			e, _, _, _ = item.list.find(p.Name(), m.good)
 		}

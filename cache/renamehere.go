@@ -24,7 +24,7 @@ func (t *tree) renameHere(ctx context.Context, from, to store.Path, mode store.R
 	case errors.Is(err, store.ErrNotExist):
 		parent, err := t.Lookup(ctx, to.Dir())
 		if err != nil || !parent.IsDir() || t.store.CheckNew(to) != nil {
-			return false, nil // the bucket's rename says why not
+			return false, nil //nolint:nilerr // the bucket's rename says why not
 		}
 	case err != nil:
 		return false, err

@@ -89,9 +89,7 @@ func (s *Store) SubtreePage(ctx context.Context, dir Path, from Spot) (SubtreePa
 		}
 	}
 	for _, info := range page.Objects {
-		if err := w.add(info); err != nil {
-			return SubtreePage{}, err
-		}
+		w.add(info)
 	}
 	out := SubtreePage{Done: page.Next == "" && !left}
 	if !out.Done {
@@ -168,7 +166,7 @@ func (w *subtree) close(n int) {
 }
 
 // add takes the next key.
-func (w *subtree) add(info backend.Info) error {
+func (w *subtree) add(info backend.Info) {
 	depth := 1
 	for depth < len(w.open) && strings.HasPrefix(info.Key, w.open[depth].prefix) {
 		depth++
@@ -186,15 +184,14 @@ func (w *subtree) add(info backend.Info) error {
 	f := &w.open[len(w.open)-1]
 	component := strings.TrimPrefix(info.Key, f.prefix)
 	if component == "" && info.Size == 0 {
-		return nil // the marker
+		return // the marker
 	}
 	name := displayName(component)
 	if len(name) > MaxName {
 		w.s.notShown(info.Key)
-		return nil
+		return
 	}
 	f.entries = append(f.entries, w.known.file(&w.s.opts, name, info))
-	return nil
 }
 
 // directory adds a directory whose first key info is.
@@ -246,9 +243,9 @@ func (w *subtree) cut(ctx context.Context, last, seen string) error {
 			continue
 		}
 		// Objects of which it does not show yet whether they are prefixes.
-		for j := len(f.entries) - 1; j >= 0; j-- {
-			own := f.entries[j].order()
-			if f.entries[j].IsDir() || !strings.HasPrefix(rest, own) {
+		for _, e := range slices.Backward(f.entries) {
+			own := e.order()
+			if e.IsDir() || !strings.HasPrefix(rest, own) {
 				continue
 			}
 			if strings.HasPrefix(rest, own+"/") {

@@ -216,7 +216,7 @@ func conditions(cond backend.Cond) *blob.AccessConditions {
 	m := &blob.ModifiedAccessConditions{}
 	switch {
 	case cond.IfAbsent:
-		m.IfNoneMatch = pointer(azcore.ETagAny)
+		m.IfNoneMatch = new(azcore.ETagAny)
 	case cond.IfMatch != "":
 		m.IfMatch = quoted(cond.IfMatch)
 	default:
@@ -225,7 +225,7 @@ func conditions(cond backend.Cond) *blob.AccessConditions {
 	return &blob.AccessConditions{ModifiedAccessConditions: m}
 }
 
-func quoted(etag string) *azcore.ETag { return pointer(azcore.ETag(`"` + etag + `"`)) }
+func quoted(etag string) *azcore.ETag { return new(azcore.ETag(`"` + etag + `"`)) }
 
 func unquoted(etag *azcore.ETag) string {
 	if etag == nil {
@@ -233,8 +233,6 @@ func unquoted(etag *azcore.ETag) string {
 	}
 	return strings.Trim(string(*etag), `"`)
 }
-
-func pointer[T any](v T) *T { return &v }
 
 // value is what p points to; the zero value for nil.
 func value[T any](p *T) (v T) {

@@ -59,7 +59,7 @@ func (c *container) connect(ctx context.Context, opts *Options) error {
 	}
 	ctx, w := c.watch(ctx)
 	defer w.Stop()
-	pager := c.client.NewListBlobsFlatPager(&azcontainer.ListBlobsFlatOptions{Prefix: &c.prefix, MaxResults: pointer(int32(1))})
+	pager := c.client.NewListBlobsFlatPager(&azcontainer.ListBlobsFlatOptions{Prefix: &c.prefix, MaxResults: new(int32(1))})
 	_, err = pager.NextPage(ctx)
 	return c.fail(ctx, "open", opts.Container, err)
 }
@@ -108,7 +108,7 @@ func (c *container) source(ctx context.Context, key string) (address string, tok
 		if err != nil {
 			return "", nil, err
 		}
-		return b.URL(), pointer("Bearer " + t.Token), nil
+		return b.URL(), new("Bearer " + t.Token), nil
 	}
 	return b.URL(), nil, nil // with the signature, if there is one
 }

@@ -33,7 +33,7 @@ func (c *container) Copy(ctx context.Context, src, dst string, opts backend.Copy
 		return c.replaceMetadata(ctx, dst, metadata, opts)
 	}
 	if opts.Metadata != nil && len(metadata) == 0 {
-		metadata[noMetadata] = pointer("1")
+		metadata[noMetadata] = new("1")
 	}
 	if opts.Metadata == nil {
 		metadata = nil

@@ -24,7 +24,7 @@ func (c *container) ListPage(ctx context.Context, opts backend.ListOptions) (bac
 	prefix := c.prefix + opts.Prefix
 	var limit *int32
 	if opts.Limit > 0 {
-		limit = pointer(int32(min(opts.Limit, 5000)))
+		limit = new(int32(min(opts.Limit, 5000)))
 	}
 	var marker *string
 	if opts.Token != "" {

@@ -48,7 +48,7 @@ func TestForeignMetadataIsShownAsItIs(t *testing.T) {
 			t.Errorf("%q is written back as %q", name, got)
 		}
 	}
-	if got := original(map[string]*string{"Keifs_None": pointer("1"), "Mode": nil}); len(got) != 1 || got["mode"] != "" {
+	if got := original(map[string]*string{"Keifs_None": new("1"), "Mode": nil}); len(got) != 1 || got["mode"] != "" {
 		t.Errorf("%q", got)
 	}
 }

@@ -28,8 +28,9 @@ import (
 )
 
 const (
-	// KeyEnv names the variable with the zone's password, RegionEnv that with its region.
-	KeyEnv    = "BUNNY_STORAGE_KEY"
+	// KeyEnv names the variable with the zone's password.
+	KeyEnv = "BUNNY_STORAGE_KEY"
+	// RegionEnv names the variable with the zone's region.
 	RegionEnv = "BUNNY_REGION"
 
 	// Marker is the name of the file that stands for the object "dir/".

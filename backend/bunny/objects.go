@@ -248,14 +248,14 @@ func (z *zone) send(ctx context.Context, info backend.Info, src backend.Source) 
 }
 
 // readAll reads a source to its end: io.ErrUnexpectedEOF where that comes early.
-func readAll(ctx context.Context, w io.Writer, src backend.Source) error {
+func readAll(ctx context.Context, w hash.Hash, src backend.Source) error {
 	buf := make([]byte, 64<<10)
 	for off := int64(0); off < src.Size(); {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n, err := src.ReadAt(buf[:min(int64(len(buf)), src.Size()-off)], off)
-		w.Write(buf[:n])
+		_, _ = w.Write(buf[:n]) // never fails
 		off += int64(n)
 		switch {
 		case n > 0:

@@ -262,7 +262,7 @@ type seen struct{ host, key string }
 
 func (s *seen) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.host, s.key = r.URL.Scheme+"://"+r.URL.Host, r.Header.Get("AccessKey")
-	return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("[]")), Request: r}, nil
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("[]")), Request: r}, nil
 }
 
 func TestTheRegionIsTheHost(t *testing.T) {

@@ -45,11 +45,11 @@ func RunInMemory(t *testing.T, open Open, settle func(store.Volume) error) {
 	}
 }
 
-// RunOn runs the suite on the bucket of another provider. make returns one that
+// RunOn runs the suite on the bucket of another provider. fresh returns one that
 // is empty, for each test. What thousands of requests show is left to buckets
 // in memory.
-func RunOn(t *testing.T, make func(t *testing.T) backend.Backend, open Open) {
-	b := bucket{name: "other", caps: make(t).Caps(), make: make}
+func RunOn(t *testing.T, fresh func(t *testing.T) backend.Backend, open Open) {
+	b := bucket{name: "other", caps: fresh(t).Caps(), make: fresh}
 	b.run(t, open, nil)
 }
 

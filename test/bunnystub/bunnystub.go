@@ -242,7 +242,7 @@ func (s *Server) remove(w http.ResponseWriter, p string) {
 	switch {
 	case s.nodes[p] != nil && !s.nodes[p].dir:
 		delete(s.nodes, p)
-		say(w, http.StatusOK, "File deleted successfuly.")
+		say(w, http.StatusOK, "File deleted successfully.")
 	case dir == "/":
 		s.t.Error("the whole zone is deleted")
 	case s.nodes[dir] != nil:
@@ -254,7 +254,7 @@ func (s *Server) remove(w http.ResponseWriter, p string) {
 				delete(s.nodes, below)
 			}
 		}
-		say(w, http.StatusOK, "Directory deleted successfuly.")
+		say(w, http.StatusOK, "Directory deleted successfully.")
 	default:
 		say(w, http.StatusNotFound, "Object Not Found")
 	}
