@@ -177,7 +177,7 @@ func (d *dirNode) list(ctx context.Context, p place, mark dirMark) (dirPage, err
 	}
 	hash := p.hash()
 	for _, e := range page.Entries {
-		out.entries = append(out.entries, d.listed(hash, e))
+		out.entries = append(out.entries, d.listed(p, hash, e))
 	}
 	out.to, out.end = page.Next, page.Done
 	return out, nil
@@ -185,8 +185,13 @@ func (d *dirNode) list(ctx context.Context, p place, mark dirMark) (dirPage, err
 
 // listed is an entry for readdir(3): with the type and number that stat(2)
 // shows, or type 0 where that is not known.
-func (d *dirNode) listed(hash uint64, e store.Entry) fuse.DirEntry {
+func (d *dirNode) listed(p place, hash uint64, e store.Entry) fuse.DirEntry {
 	entry := fuse.DirEntry{Name: e.Name, Mode: listedType(e)}
+	if entry.Mode == 0 {
+		// As Lookup does for the same entry, so that the type does not depend
+		// on whether the kernel asks for attributes as well.
+		entry.Mode = recalledType(p, e)
+	}
 	n := d.member(e.Name)
 	if n == nil {
 		entry.Ino = d.m.numbers.peek(hashName(hash, e.Name))
@@ -197,6 +202,23 @@ func (d *dirNode) listed(hash uint64, e store.Entry) fuse.DirEntry {
 		entry.Mode = n.EmbeddedInode().Mode()
 	}
 	return entry
+}
+
+// recalledType is the type that is remembered of a listed file, or 0.
+func recalledType(p place, e store.Entry) uint32 {
+	tree, ok := p.tree.(store.Recaller)
+	if !ok {
+		return 0
+	}
+	path, err := p.child(e.Name)
+	if err != nil {
+		return 0
+	}
+	known, ok := tree.Recall(path)
+	if !ok {
+		return 0
+	}
+	return known.Mode & store.ModeType
 }
 
 // listedType is the type that a listing tells, or 0: a small file may as well be

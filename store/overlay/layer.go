@@ -37,7 +37,8 @@ const (
 // IsRefCheck says whether a request is one that a client sends by the clock, to
 // see whether somebody commits: at most one a branch within half of Belief.
 func IsRefCheck(op *backend.Op) bool {
-	return op.Name == "get" && (strings.HasPrefix(op.Key, refs.Dir) || strings.HasPrefix(op.Key, refs.LogDir))
+	ref, log := strings.HasPrefix(op.Key, refs.Dir), strings.HasPrefix(op.Key, refs.LogDir)
+	return op.Name == "get" && (ref || log) || op.Name == "list" && log
 }
 
 // layer is one branch, or one revision of one.
