@@ -41,8 +41,11 @@ func cached(t *testing.T, b backend.Backend) store.Volume {
 	return vol
 }
 
-func openStore(t *testing.T, b backend.Backend) *store.Store {
-	s, err := store.Open(t.Context(), b, store.Options{Host: "here", UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
+func openStore(t *testing.T, b backend.Backend) *store.Store { return openKnown(t, b, nil) }
+
+// openKnown is openStore of a bucket of which an earlier probe is remembered.
+func openKnown(t *testing.T, b backend.Backend, caps *backend.Caps) *store.Store {
+	s, err := store.Open(t.Context(), b, store.Options{Host: "here", UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Caps: caps})
 	if err != nil {
 		t.Fatal(err)
 	}
