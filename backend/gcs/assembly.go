@@ -5,18 +5,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"google.golang.org/api/googleapi"
 	"google.golang.org/api/storage/v1"
 
 	"github.com/keifs/keifs/backend"
-	"github.com/keifs/keifs/backend/httpio"
 )
 
 const (
@@ -284,30 +282,25 @@ func (b *bucket) deletePart(ctx context.Context, name string) error {
 	return err
 }
 
-// transfer stores a range of an object as another one. The bytes come and go;
-// none are kept.
+// transfer stores a range of an object as another one, by way of a temporary
+// file: a request is not held open for another one, which a store may make wait
+// for the first.
 func (b *bucket) transfer(ctx context.Context, key, etag string, offset, length int64, name string) error {
-	return b.Get(ctx, key, backend.GetOptions{Offset: offset, Length: length, IfMatch: etag}, func(_ backend.Info, body io.Reader) error {
-		ctx, w := b.watch(ctx)
-		defer w.Stop()
-		sum := crc32.New(castagnoli)
-		attrs := b.attrs(backend.PutOptions{})
-		o, err := b.objects.Insert(b.name, attrs).Name(name).Context(ctx).
-			Media(io.TeeReader(body, io.MultiWriter(sum, progress{w})), googleapi.ContentType(attrs.ContentType), googleapi.ChunkSize(0)).Do()
-		if err != nil {
-			return b.fail(ctx, "copypart", key, err)
-		}
-		if o.Crc32c != encodeChecksum(sum.Sum32()) {
-			return backend.Fail("copypart", key, backend.ErrCorrupt, errChecksum)
-		}
-		return nil
+	file, err := os.CreateTemp("", "keifs-part-*")
+	if err != nil {
+		return backend.Fail("copypart", key, backend.ErrTransient, err)
+	}
+	defer file.Close()
+	if err := os.Remove(file.Name()); err != nil { // it lives as long as it is open
+		return backend.Fail("copypart", key, backend.ErrTransient, err)
+	}
+	err = b.Get(ctx, key, backend.GetOptions{Offset: offset, Length: length, IfMatch: etag}, func(_ backend.Info, body io.Reader) error {
+		_, err := io.Copy(io.NewOffsetWriter(file, 0), body)
+		return err
 	})
-}
-
-// progress tells a watch of each piece.
-type progress struct{ w *httpio.Watch }
-
-func (p progress) Write(data []byte) (int, error) {
-	p.w.Progress()
-	return len(data), nil
+	if err != nil {
+		return err
+	}
+	_, err = b.upload(ctx, "copypart", name, io.NewSectionReader(file, 0, length), backend.PutOptions{})
+	return err
 }
