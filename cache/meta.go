@@ -285,16 +285,21 @@ func (m *metadata) listPage(ctx context.Context, s *store.Store, dir store.Path,
 			return page, err
 		}
 	}
-	page, err := m.askPage(ctx, s, key, from)
+	page, shared, err := m.askPage(ctx, s, key, from)
+	if err != nil && shared && ctx.Err() == nil {
+		// It was asked for ahead, before anybody came, or by somebody else: the
+		// bucket may answer by now.
+		page, _, err = m.askPage(ctx, s, key, from)
+	}
 	if err == nil && !page.Done && !from.IsStart() {
 		m.prefetch(s, key, page.Next)
 	}
 	return page, err
 }
 
-// askPage asks the bucket for a page.
-func (m *metadata) askPage(ctx context.Context, s *store.Store, key metaKey, from store.Cursor) (store.Page, error) {
-	page, _, err := m.lists.do(ctx, pageKey{key, from}, func(ctx context.Context, fresh func() bool) (store.Page, error) {
+// askPage asks the bucket for a page. shared: the question was another one's.
+func (m *metadata) askPage(ctx context.Context, s *store.Store, key metaKey, from store.Cursor) (page store.Page, shared bool, err error) {
+	return m.lists.do(ctx, pageKey{key, from}, func(ctx context.Context, fresh func() bool) (store.Page, error) {
 		at := time.Now()
 		m.mu.Lock()
 		page, ok := m.pageLocked(key, from) // somebody has just asked
@@ -310,7 +315,6 @@ func (m *metadata) askPage(ctx context.Context, s *store.Store, key metaKey, fro
 		}
 		return page, err
 	})
-	return page, err
 }
 
 // list returns all entries of a directory, or an error where they are more
@@ -326,7 +330,7 @@ func (m *metadata) list(ctx context.Context, s *store.Store, dir store.Path, lim
 		m.mu.Unlock()
 		if !ok {
 			var err error
-			if next, err = m.askPage(ctx, s, key, from); err != nil {
+			if next, _, err = m.askPage(ctx, s, key, from); err != nil {
 				return nil, err
 			}
 		}
@@ -341,7 +345,7 @@ func (m *metadata) list(ctx context.Context, s *store.Store, dir store.Path, lim
 // prefetch asks for the page that a reader will come to next.
 func (m *metadata) prefetch(s *store.Store, key metaKey, from store.Cursor) {
 	m.errands.start(func(ctx context.Context) {
-		_, _ = m.askPage(backend.WithPriority(ctx, backend.ReadAhead), s, key, from) // who needs it gets the error
+		_, _, _ = m.askPage(backend.WithPriority(ctx, backend.ReadAhead), s, key, from) // who needs it gets the error
 	})
 }
 
