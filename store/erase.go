@@ -33,7 +33,7 @@ func (s *Store) erase(ctx context.Context, caps backend.Caps, objects []backend.
 	errs := make([]error, len(objects))
 	_, batches := backend.As[backend.BatchDeleter](s.b)
 	if !batches || len(objects) == 1 || len(objects) <= fewDeletions && caps.CondDelete && !caps.CondBatch {
-		err := parallel(ctx, copiesAtOnce, indexes(objects), func(ctx context.Context, i int) error {
+		err := backend.Parallel(ctx, copiesAtOnce, indexes(objects), func(ctx context.Context, i int) error {
 			errs[i] = gone(s.eraseOne(ctx, caps, objects[i]))
 			return ctx.Err()
 		})
@@ -43,7 +43,7 @@ func (s *Store) erase(ctx context.Context, caps backend.Caps, objects []backend.
 	for i := 0; i < len(objects); i += batchSize {
 		starts = append(starts, i)
 	}
-	err := parallel(ctx, batchesAtOnce, starts, func(ctx context.Context, i int) error {
+	err := backend.Parallel(ctx, batchesAtOnce, starts, func(ctx context.Context, i int) error {
 		end := min(i+batchSize, len(objects))
 		return s.eraseBatch(ctx, caps, objects[i:end], errs[i:end])
 	})
@@ -157,7 +157,7 @@ func (s *Store) versions(ctx context.Context, keys []string) (map[string]string,
 		opts.Token = page.Next
 	}
 	found := make([]backend.Info, len(keys))
-	err := parallel(ctx, copiesAtOnce, indexes(keys), func(ctx context.Context, i int) (err error) {
+	err := backend.Parallel(ctx, copiesAtOnce, indexes(keys), func(ctx context.Context, i int) (err error) {
 		found[i], err = s.b.Stat(ctx, keys[i])
 		return gone(err)
 	})
@@ -248,7 +248,7 @@ func (s *Store) keepParents(ctx context.Context, caps backend.Caps, places []pla
 			look = append(look, dir)
 		}
 	}
-	return parallel(ctx, copiesAtOnce, look, func(ctx context.Context, dir Path) error {
+	return backend.Parallel(ctx, copiesAtOnce, look, func(ctx context.Context, dir Path) error {
 		pl, err := s.place(dir)
 		if err != nil {
 			return err

@@ -147,7 +147,7 @@ func (s *Store) assembleParts(ctx context.Context, assembler backend.Assembler, 
 			}
 		}
 	})
-	err = parallel(ctx, partsAtOnce, numbers, func(ctx context.Context, i int) error { return send(ctx, a, i) })
+	err = backend.Parallel(ctx, partsAtOnce, numbers, func(ctx context.Context, i int) error { return send(ctx, a, i) })
 	if err != nil {
 		return backend.Info{}, err
 	}

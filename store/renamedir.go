@@ -97,7 +97,7 @@ func (m *dirMove) copyAll(ctx context.Context) error {
 		if len(todo) == 0 {
 			return m.forgetRemoved(ctx, listed)
 		}
-		if err := parallel(ctx, copiesAtOnce, todo, m.copy); err != nil {
+		if err := backend.Parallel(ctx, copiesAtOnce, todo, m.copy); err != nil {
 			return err
 		}
 	}
@@ -127,7 +127,7 @@ func (m *dirMove) undo(ctx context.Context) {
 	defer cancel()
 	delete(m.made, m.from)
 	keys := slices.Collect(maps.Keys(m.made))
-	err := parallel(ctx, copiesAtOnce, keys, func(ctx context.Context, key string) error {
+	err := backend.Parallel(ctx, copiesAtOnce, keys, func(ctx context.Context, key string) error {
 		m.discard(ctx, m.caps, backend.Info{Key: m.target(key), ETag: m.made[key]})
 		return nil
 	})

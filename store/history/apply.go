@@ -46,7 +46,7 @@ const atOnce = 32
 func (r *Repo) apply(ctx context.Context, branch string, steps []step, progress func(int64)) (map[string]*commit.Entry, error) {
 	var mu sync.Mutex
 	made := map[string]*commit.Entry{}
-	err := parallel(ctx, steps, func(ctx context.Context, s step) error {
+	err := backend.Parallel(ctx, atOnce, steps, func(ctx context.Context, s step) error {
 		e, err := r.applyOne(ctx, branch, s)
 		switch {
 		case errors.Is(err, backend.ErrPrecondition), errors.Is(err, backend.ErrNotExist) && s.now != nil:
@@ -114,7 +114,7 @@ type present struct {
 func (r *Repo) current(ctx context.Context, branch string, paths []string, head map[string]*commit.Entry) (map[string]present, error) {
 	var mu sync.Mutex
 	found := map[string]present{}
-	err := parallel(ctx, paths, func(ctx context.Context, path string) error {
+	err := backend.Parallel(ctx, atOnce, paths, func(ctx context.Context, path string) error {
 		info, err := r.st.Bucket().Stat(ctx, branch+"/"+path)
 		if errors.Is(err, backend.ErrNotExist) {
 			return nil
@@ -136,28 +136,6 @@ func (r *Repo) current(ctx context.Context, branch string, paths []string, head 
 		return nil
 	})
 	return found, err
-}
-
-// parallel runs fn on every item, atOnce at a time. The first error ends the rest.
-func parallel[T any](ctx context.Context, items []T, fn func(context.Context, T) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
-	for _, item := range items {
-		slots <- struct{}{}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if err := fn(ctx, item); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
 }
 
 // UncommittedError names paths of a working tree that have changes of their own,

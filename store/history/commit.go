@@ -293,7 +293,7 @@ func (r *Repo) pinAll(ctx context.Context, m *commit.Manifest) error {
 	}
 	var pins []commit.Entry
 	flush := func() error {
-		err := parallel(ctx, pins, func(ctx context.Context, e commit.Entry) error {
+		err := backend.Parallel(ctx, atOnce, pins, func(ctx context.Context, e commit.Entry) error {
 			_, err := r.st.Transfer(ctx, backend.Info{Key: e.Key, ETag: e.ETag, Size: e.Size}, overlay.PinKey(e.Key, e.ETag),
 				backend.PutOptions{Cond: backend.Cond{IfAbsent: true}, Metadata: metadata(&e)})
 			if errors.Is(err, backend.ErrPrecondition) {

@@ -55,7 +55,7 @@ func (b *Bucket) drop(ctx context.Context, l *layer, v *view, prefix string) err
 func (b *Bucket) deleteAll(ctx context.Context, batch []backend.Deletion) error {
 	deleter, ok := backend.As[backend.BatchDeleter](b.raw)
 	if !ok {
-		return each(ctx, batch, func(ctx context.Context, o backend.Deletion) error { return b.raw.Delete(ctx, o.Key, backend.Cond{}) })
+		return backend.Parallel(ctx, atOnce, batch, func(ctx context.Context, o backend.Deletion) error { return b.raw.Delete(ctx, o.Key, backend.Cond{}) })
 	}
 	errs, err := deleter.DeleteBatch(ctx, batch)
 	for _, e := range errs {

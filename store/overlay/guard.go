@@ -74,7 +74,7 @@ func (c *change) honours(op string) bool {
 func guardAll(ctx context.Context, changes []*change, fn func(context.Context) error) error {
 	var mu sync.Mutex
 	believed := map[*layer]*view{}
-	err := each(ctx, changes, func(ctx context.Context, c *change) error {
+	err := backend.Parallel(ctx, atOnce, changes, func(ctx context.Context, c *change) error {
 		if c == nil {
 			return nil
 		}
@@ -193,26 +193,4 @@ func (b *Bucket) pin(ctx context.Context, key, version string) (there bool, err 
 		return b.pinSlowly(ctx, key, version, dst)
 	}
 	return false, err
-}
-
-// each runs fn on every item, a few at once. The first error ends the rest.
-func each[T any](ctx context.Context, items []T, fn func(context.Context, T) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
-	for _, item := range items {
-		slots <- struct{}{}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if err := fn(ctx, item); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
 }

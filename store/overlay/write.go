@@ -251,7 +251,7 @@ func (b *Bucket) DeleteBatch(ctx context.Context, objects []backend.Deletion) ([
 	}
 	errs := make([]error, len(objects))
 	plain := make([]bool, len(objects)) // is to be deleted as a plain object
-	err := each(ctx, indexes(len(objects)), func(ctx context.Context, i int) (err error) {
+	err := backend.Parallel(ctx, atOnce, indexes(len(objects)), func(ctx context.Context, i int) (err error) {
 		plain[i], errs[i] = changes[i].hide(ctx)
 		return nil
 	})
