@@ -28,12 +28,12 @@ const (
 func readRows() []row {
 	const section = "Reading"
 	big := func(s *site) error {
-		return s.once("big", func(c *Client) error { return storeLarge(c, "main/data/big", scaled(bigMiB)) })
+		return s.once("big", func(c *Client) error { return storeLarge(c, "data/tree/big", scaled(bigMiB)) })
 	}
 	mid := func(s *site) error {
 		return s.once("mid", func(c *Client) error {
 			for i := range 4 {
-				if err := storeLarge(c, fmt.Sprint("main/data/mid", i), scaled(midMiB)); err != nil {
+				if err := storeLarge(c, fmt.Sprint("data/tree/mid", i), scaled(midMiB)); err != nil {
 					return err
 				}
 			}
@@ -42,16 +42,16 @@ func readRows() []row {
 	}
 	small := func(s *site) error {
 		return s.once("small", func(c *Client) error {
-			return storeSmall(c, "main/data/small", scaled(manyCat), smallSize, smallName)
+			return storeSmall(c, "data/tree/small", scaled(manyCat), smallSize, smallName)
 		})
 	}
 	stream := row{
 		section: section, data: big,
 		plain: func(_ *site, c *Client, _ string) (int64, error) {
-			return 0, getAll(c, int64(scaled(bigMiB)*mib), "main/data/big")
+			return 0, getAll(c, int64(scaled(bigMiB)*mib), "data/tree/big")
 		},
 		run: func(_ *site, dir string) (int64, error) {
-			return 0, readLarge(filepath.Join(dir, "../data/big"), scaled(bigMiB))
+			return 0, readLarge(filepath.Join(dir, "../../data/tree/big"), scaled(bigMiB))
 		},
 	}
 	read1, read1capped, read1local := stream, stream, stream
@@ -65,11 +65,11 @@ func readRows() []row {
 		name: "read4", section: section, label: "cold sequential read of 4 × 256 MiB, 4 streams", profile: remote,
 		target: read1.target, data: mid,
 		plain: func(_ *site, c *Client, _ string) (int64, error) {
-			return 0, getAll(c, int64(scaled(midMiB)*mib), "main/data/mid0", "main/data/mid1", "main/data/mid2", "main/data/mid3")
+			return 0, getAll(c, int64(scaled(midMiB)*mib), "data/tree/mid0", "data/tree/mid1", "data/tree/mid2", "data/tree/mid3")
 		},
 		run: func(_ *site, dir string) (int64, error) {
 			return 0, each(4, 4, func(i int) error {
-				return readLarge(filepath.Join(dir, fmt.Sprint("../data/mid", i)), scaled(midMiB))
+				return readLarge(filepath.Join(dir, fmt.Sprint("../../data/tree/mid", i)), scaled(midMiB))
 			})
 		},
 	}
@@ -82,7 +82,7 @@ func readRows() []row {
 			return 0, err
 		},
 		run: func(_ *site, dir string) (int64, error) {
-			_, err := readRandomly(filepath.Join(dir, "../data/big"), 500, time.Hour)
+			_, err := readRandomly(filepath.Join(dir, "../../data/tree/big"), 500, time.Hour)
 			return 0, err
 		},
 	}
@@ -91,17 +91,19 @@ func readRows() []row {
 	random6.name, random6.label, random6.target = "random6s", "cold random 4 KiB of 1 GiB, 16 threads, 6 s (times: of 1,000 reads)", "≥ 20,000/s"
 	random6.plain = func(_ *site, c *Client, _ string) (int64, error) { return randomly(0, span, c.randomRead) }
 	random6.run = func(_ *site, dir string) (int64, error) {
-		return readRandomly(filepath.Join(dir, "../data/big"), 0, span)
+		return readRandomly(filepath.Join(dir, "../../data/tree/big"), 0, span)
 	}
 	again := row{
 		name: "reread", section: section, label: "re-read of 256 MiB from the cache after a remount (plain: a file on the local disk)",
 		target: "≥ 0.9 × speed, no GET", profile: remote, data: mid,
-		before: func(_ *site, dir string) error { return readLarge(filepath.Join(dir, "../data/mid0"), scaled(midMiB)) },
+		before: func(_ *site, dir string) error {
+			return readLarge(filepath.Join(dir, "../../data/tree/mid0"), scaled(midMiB))
+		},
 		plain: func(s *site, _ *Client, _ string) (int64, error) {
 			return 0, readLarge(filepath.Join(s.dir, "local"), scaled(midMiB))
 		},
 		run: func(_ *site, dir string) (int64, error) {
-			return 0, readLarge(filepath.Join(dir, "../data/mid0"), scaled(midMiB))
+			return 0, readLarge(filepath.Join(dir, "../../data/tree/mid0"), scaled(midMiB))
 		},
 	}
 	again.data = func(s *site) error {
@@ -119,12 +121,12 @@ func readRows() []row {
 		target: "≥ 10 × one round trip a file: ≤ 4 s", profile: remote, data: small,
 		plain: func(_ *site, c *Client, _ string) (int64, error) {
 			return 0, each(scaled(manyCat), 64, func(i int) error {
-				return c.get("main/data/small/"+smallName(i), 0, smallSize, make([]byte, smallSize))
+				return c.get("data/tree/small/"+smallName(i), 0, smallSize, make([]byte, smallSize))
 			})
 		},
 		run: func(_ *site, dir string) (int64, error) {
 			return 0, bash(`cd "$1" && find . -type f -print0 | sort -z | xargs -0 -n 100 cat | wc -c | grep -qx "$2"`,
-				filepath.Join(dir, "../data/small"), fmt.Sprint(scaled(manyCat)*smallSize))
+				filepath.Join(dir, "../../data/tree/small"), fmt.Sprint(scaled(manyCat)*smallSize))
 		},
 	}
 	return []row{read1, read1capped, read1local, read4, random, random6, again, cat}
@@ -146,7 +148,7 @@ const (
 )
 
 func (c *Client) randomRead(block int64) error {
-	return c.get("main/data/big", block*randomSize, randomSize, make([]byte, randomSize))
+	return c.get("data/tree/big", block*randomSize, randomSize, make([]byte, randomSize))
 }
 
 // randomly reads blocks of the big file at random, as many as said (0 for no

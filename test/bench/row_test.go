@@ -85,11 +85,14 @@ func (s *site) measure(r *row) (raw, keifs Figures) {
 	return raw, keifs
 }
 
+// folder makes a place for the work of one side, in a branch of its own: what
+// one row stores does not change what the next has to ask for.
 func (s *site) folder(r *row) (string, error) {
 	s.seq++
-	folder := fmt.Sprintf("main/work%d", s.seq)
-	if r.fixture == nil {
-		return folder, nil
+	branch := fmt.Sprintf("work%d/", s.seq)
+	folder := branch + "here"
+	if err := s.near().put(branch, nil); err != nil || r.fixture == nil {
+		return folder, err
 	}
 	return folder, r.fixture(s.near(), folder)
 }

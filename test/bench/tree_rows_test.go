@@ -18,19 +18,23 @@ const (
 func treeRows() []row {
 	const section = "Trees"
 	deep := func(s *site) error {
-		return s.once("deep", func(c *Client) error { return storeSmall(c, "main/deep", scaled(manyFiles), tinySize, deepName) })
+		return s.once("deep", func(c *Client) error { return storeSmall(c, "deep/tree", scaled(manyFiles), tinySize, deepName) })
 	}
 	flat := func(s *site) error {
-		return s.once("flat", func(c *Client) error { return storeSmall(c, "main/flat", scaled(manyFiles), tinySize, flatName) })
+		return s.once("flat", func(c *Client) error { return storeSmall(c, "flat/tree", scaled(manyFiles), tinySize, flatName) })
 	}
 	lines := func(dir, script string) error {
 		return bash(script+` | wc -l | grep -qx "$2"`, dir, fmt.Sprint(scaled(manyFiles)))
 	}
-	findAll := func(_ *site, dir string) error { return lines(filepath.Join(dir, "../deep"), `find "$1" -type f`) }
-	listAll := func(_ *site, dir string) error {
-		return lines(filepath.Join(dir, "../deep"), `ls -lR "$1" | grep '^-'`)
+	findAll := func(_ *site, dir string) error {
+		return lines(filepath.Join(dir, "../../deep/tree"), `find "$1" -type f`)
 	}
-	listFlat := func(_ *site, dir string) error { return lines(filepath.Join(dir, "../flat"), `ls -l "$1" | grep '^-'`) }
+	listAll := func(_ *site, dir string) error {
+		return lines(filepath.Join(dir, "../../deep/tree"), `ls -lR "$1" | grep '^-'`)
+	}
+	listFlat := func(_ *site, dir string) error {
+		return lines(filepath.Join(dir, "../../flat/tree"), `ls -l "$1" | grep '^-'`)
+	}
 	run := func(fn func(*site, string) error) func(*site, string) (int64, error) {
 		return func(s *site, dir string) (int64, error) { return 0, fn(s, dir) }
 	}
@@ -39,7 +43,7 @@ func treeRows() []row {
 		section: section, profile: remote, data: deep,
 		name: "find", label: "find over 20,000 files in 500 directories", target: "LISTs + 2, ≤ 1.5 × time, ≤ 0.6 CPU-s",
 		plain: func(_ *site, c *Client, _ string) (int64, error) {
-			return 0, listTree(c, "main/deep/", scaled(manyFiles))
+			return 0, listTree(c, "deep/tree/", scaled(manyFiles))
 		},
 		run: run(findAll),
 	}
@@ -52,7 +56,7 @@ func treeRows() []row {
 		section: section, profile: remote, data: flat,
 		name: "ls", label: "ls -l of 20,000 files in one directory", target: "LISTs + 1, ≤ 1.3 × time",
 		plain: func(_ *site, c *Client, _ string) (int64, error) {
-			all, err := c.list("main/flat/")
+			all, err := c.list("flat/tree/")
 			if err == nil && len(all) != scaled(manyFiles) {
 				err = fmt.Errorf("%d keys", len(all))
 			}
