@@ -95,6 +95,7 @@ type Cache struct {
 
 	journal  *journal.Journal
 	removals *removals
+	renames  *dirRenames
 	uploads  *uploads
 	promised atomic.Int64 // bytes that are acknowledged and not in the bucket
 
@@ -153,7 +154,7 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.meta = newMetadata(opts.MetadataTTL, opts.MetadataEntries, s.Frozen)
 	c.uploads = newUploads(c)
-	c.removals = newRemovals(c)
+	c.removals, c.renames = newRemovals(c), &dirRenames{c: c}
 	if err := c.openDisk(); err != nil {
 		c.cancel()
 		return nil, err
@@ -161,6 +162,7 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	c.siblings = &siblings{c: c, budget: max(opts.Memory, 0) / 2 / aheadFraction}
 	c.tasks.Go(c.uploads.run)
 	c.removals.start()
+	c.renames.start()
 	return c, nil
 }
 

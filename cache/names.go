@@ -62,7 +62,7 @@ func (t *tree) Remove(ctx context.Context, p store.Path) error {
 	if err := t.writable(); err != nil {
 		return err
 	}
-	release, err := t.gate.take(ctx, exclusive(p))
+	release, err := t.claim(ctx, exclusive(p))
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (t *tree) Rmdir(ctx context.Context, p store.Path) error {
 	if err := t.writable(); err != nil {
 		return err
 	}
-	release, err := t.gate.take(ctx, subtree(p))
+	release, err := t.claim(ctx, subtree(p))
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,8 @@ const (
 	kindEnd journal.Kind = 2
 	// kindRemoval: a name that was removed here, and that the bucket may have.
 	kindRemoval journal.Kind = 3
+	// kindRename: the rename of a directory, which may be half done.
+	kindRename journal.Kind = 4
 )
 
 // fileRecord is the data of kindFile. What Linux takes as names are bytes, and
@@ -186,6 +188,8 @@ func (c *Cache) replay() error {
 			return c.replayFile(r)
 		case kindRemoval:
 			return c.removals.replay(r)
+		case kindRename:
+			return c.renames.replay(r)
 		}
 		return fmt.Errorf("a record of kind %d: %w", r.Kind, journal.ErrFormat)
 	})

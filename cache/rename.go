@@ -23,7 +23,7 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 		return err
 	}
 	claims := []claim{subtree(from), subtree(to)}
-	release, err := t.gate.take(ctx, claims...)
+	release, err := t.claim(ctx, claims...)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	if err := t.c.noted(); err != nil {
 		return err
 	}
-	e, err := t.store.RenameSeen(ctx, from, to, mode, seen)
+	e, err := t.renameObject(ctx, from, to, mode, subtree, seen)
 	t.c.meta.forget(t.Name(), from, subtree)
 	t.c.meta.forget(t.Name(), to, subtree || mode == store.Exchange)
 	if err != nil { // it may have happened all the same, or half of it
@@ -86,6 +86,21 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	}
 	t.follow(ctx, moves, e, false)
 	return err
+}
+
+// renameObject has the bucket do it. A directory goes into the journal before.
+func (t *tree) renameObject(ctx context.Context, from, to store.Path, mode store.RenameMode, dir bool, seen store.Seen) (store.Entry, error) {
+	if !dir || mode == store.Exchange {
+		return t.store.RenameSeen(ctx, from, to, mode, seen)
+	}
+	r, err := t.c.renames.begin(t.Name(), from, to)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	seen.Progress = t.c.renames.progress(r)
+	e, err := t.store.RenameSeen(ctx, from, to, mode, seen)
+	t.c.renames.ended(r, err)
+	return e, err
 }
 
 // settleRemovals waits for the removals that a rename could meet.

@@ -96,7 +96,7 @@ func (c *Cache) Sync(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	return errors.Join(publishAll(ctx, c.inodes(), (*inode).publish), c.removals.wait(ctx, everything))
+	return errors.Join(publishAll(ctx, c.inodes(), (*inode).publish), c.removals.wait(ctx, everything), c.renames.wait(ctx, func(*dirRename) bool { return true }))
 }
 
 // Sync implements store.Tree.
@@ -131,12 +131,14 @@ func publishAll(ctx context.Context, all []*inode, publish func(*inode, context.
 
 // Close implements store.Volume. What cannot be published now is moved to the
 // folder "failed" of the cache, and the error says where each file is.
-// Removals that the bucket does not take stay in the journal, for next time.
+// Removals and renames that the bucket does not take stay in the journal, for
+// next time.
 func (c *Cache) Close(ctx context.Context) error {
 	removed := c.removals.wait(ctx, everything)
 	if removed != nil {
 		removed = c.removals.wait(ctx, everything)
 	}
+	removed = errors.Join(removed, c.renames.wait(ctx, func(*dirRename) bool { return true }))
 	c.mu.Lock()
 	if c.closed() {
 		c.mu.Unlock()
@@ -191,7 +193,7 @@ func (c *Cache) Pending() []store.Pending {
 		}
 		in.mu.Unlock()
 	}
-	all = append(all, c.removals.pending()...)
+	all = append(append(all, c.removals.pending()...), c.renames.pending()...)
 	slices.SortFunc(all, func(a, b store.Pending) int {
 		return cmp.Or(strings.Compare(a.Branch, b.Branch), strings.Compare(a.Path, b.Path))
 	})

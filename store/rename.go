@@ -28,6 +28,9 @@ type Seen struct {
 	To     *Entry
 	Absent bool // there is nothing at the target
 	Parent bool // of the target, and it is a directory
+
+	// Progress, if set, is told how many objects of a directory are copied.
+	Progress func(done, of int)
 }
 
 // RenameSeen is Rename with what the caller has seen. Of a file it returns the
@@ -113,7 +116,7 @@ func (s *Store) RenameSeen(ctx context.Context, from, to Path, mode RenameMode, 
 		}
 	}
 	if old.IsDir() {
-		return Entry{}, s.renameDir(ctx, caps, src, dst, target.Marker)
+		return Entry{}, s.renameDir(ctx, caps, src, dst, target.Marker, seen.Progress)
 	}
 	return s.renameFile(ctx, caps, src, dst, old, mode)
 }

@@ -344,3 +344,62 @@ func TestTwoFilesAreExchanged(t *testing.T) {
 		}
 	}
 }
+
+func TestARenameThatWasCutOffIsFinished(t *testing.T) {
+	contents := map[string]string{"1": "one", "2": "two", "s/3": "three", "4": "", "": "", "s/": ""}
+	for name, bucket := range lesserCopies() {
+		for _, back := range []bool{false, true} {
+			for n := 1; ; n++ {
+				b := newBench(t, bucket, Options{})
+				for key, body := range contents {
+					b.put("main/d/"+key, body)
+				}
+				b.in.Add(fault.Rule{From: n, Times: fault.Always, Err: backend.ErrTransient})
+				err := b.Rename(t.Context(), b.path("d"), b.path("e"), Replace)
+				if b.in.Fired() == 0 {
+					ok(t, err)
+					break
+				}
+				b.in.Clear()
+				var unfinished *UnfinishedError
+				if back && !(errors.As(err, &unfinished) && unfinished.Back) {
+					continue // it would not be taken back
+				}
+				ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), back))
+				var old, now []string
+				for _, key := range b.keys() {
+					if rest, ok := strings.CutPrefix(key, "main/d/"); ok && key != "main/d/" {
+						old = append(old, rest)
+					} else if rest, ok := strings.CutPrefix(key, "main/e/"); ok && key != "main/e/" {
+						now = append(now, rest)
+					}
+				}
+				if len(old) > 0 && len(now) > 0 || len(old)+len(now) != len(contents)-1 || back && len(now) > 0 {
+					t.Errorf("%s, cut off at request %d, back %v: there is %q", name, n, back, b.keys())
+				}
+			}
+		}
+	}
+}
+
+func TestFinishingARenameTouchesNothingThatIsNotItsOwn(t *testing.T) {
+	b := newBench(t, mem.Options{}, Options{})
+	b.put("main/d/", "")
+	b.put("main/e/", "")
+	b.put("main/d/a", "another directory by now")
+	b.put("main/e/b", "as this one is")
+	before := b.keys()
+	ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), false))
+	same(t, b.keys(), before)
+
+	b.put("main/e/a", "changed since")
+	b.put("main/e/later", "content")
+	b.put("main/d/later", "content") // by somebody else, who wants it there
+	b.put("main/d/copied", "content")
+	b.put("main/e/copied", "content")
+	ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), false))
+	same(t, b.keys(), []string{"main/d/a", "main/d/later", "main/e/", "main/e/a", "main/e/b", "main/e/copied", "main/e/later"})
+	if b.body("main/d/a") != "another directory by now" || b.body("main/e/a") != "changed since" {
+		t.Error("a content is lost")
+	}
+}

@@ -3,8 +3,10 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -147,5 +149,73 @@ func TestARemovalSurvivesACrash(t *testing.T) {
 	}
 	if n != len(there) {
 		t.Errorf("the bucket has %d files, want %d: %q", n, len(there), left)
+	}
+}
+
+// TestARenamedDirectoryIsWholeAfterACrash kills the daemon with SIGKILL at
+// each stage of the rename of a directory, by the requests that it has come
+// to. The next mount finishes what was begun: everything is under one of the
+// two names.
+func TestARenamedDirectoryIsWholeAfterACrash(t *testing.T) {
+	srv := versitygw.Shared(t)
+	bucket := srv.NewBucket(t)
+	proxy := newFaultProxy(t, srv.Endpoint)
+	h := s3Host(t, srv)
+	h.env = append(h.env, "KEIFS_ENDPOINT="+proxy.Endpoint)
+	m := h.mount("s3://" + bucket)
+	m.sh(".", "mkdir main; mkdir main/probed; rmdir main/probed")
+	const files = 60
+	copies := func(r *http.Request) bool { return r.Header.Get("X-Amz-Copy-Source") != "" }
+	deletes := func(r *http.Request) bool {
+		return r.Method == http.MethodPost && r.URL.Query().Has("delete") || r.Method == http.MethodDelete
+	}
+	for round, at := range []struct {
+		name  string
+		which func(*http.Request) bool
+		n     int64
+	}{
+		{"first copy", copies, 1}, {"copy in the middle", copies, files / 2}, {"last copy", copies, files},
+		{"deletion", deletes, 1}, {"none", copies, files + 10},
+	} {
+		from, to := fmt.Sprintf("old%d", round), fmt.Sprintf("new%d", round)
+		for i := range files {
+			srv.Put(t, bucket, fmt.Sprintf("main/%s/%d/%d", from, i%3, i), []byte(fmt.Sprint("content ", i)))
+		}
+		var seen atomic.Int64
+		pid := m.pid
+		proxy.fail(func(r *http.Request) int {
+			if at.which(r) && seen.Add(1) == at.n {
+				syscall.Kill(pid, syscall.SIGKILL) // the request itself may still be served
+			}
+			return 0
+		})
+		err := os.Rename(m.path("main", from), m.path("main", to))
+		proxy.fail(nil)
+		if (err == nil) != (at.name == "none") {
+			t.Errorf("%s: %v", at.name, err)
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
+		m.pid = 0
+		m.start("s3://" + bucket)
+		m.umount()
+		old, now := 0, 0
+		for _, key := range srv.List(t, bucket, "main/") {
+			var dir string
+			var i int
+			if _, scanErr := fmt.Sscanf(key, "main/"+from+"/%1s/%d", &dir, &i); scanErr == nil {
+				old++
+			} else if _, scanErr := fmt.Sscanf(key, "main/"+to+"/%1s/%d", &dir, &i); scanErr == nil {
+				now++
+			} else {
+				continue
+			}
+			if got := string(srv.Get(t, bucket, key)); got != fmt.Sprint("content ", i) {
+				t.Errorf("%s: %s has %q", at.name, key, got)
+			}
+		}
+		if old > 0 && now > 0 || old+now != files || err == nil && old > 0 {
+			t.Errorf("%s: %v; %d files under the old name, %d under the new one", at.name, err, old, now)
+		}
+		m.start("s3://" + bucket)
 	}
 }

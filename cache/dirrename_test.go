@@ -1,0 +1,93 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/fault"
+	"github.com/keifs/keifs/store"
+)
+
+// Whatever cuts off the rename of a directory, the next volume finishes it.
+func TestARenameThatWasCutOffIsFinishedByTheNextVolume(t *testing.T) {
+	for n := 1; ; n++ {
+		b := newBucket(t)
+		dir := t.TempDir()
+		c, tree := b.open(Options{Dir: dir})
+		for i := range 5 {
+			b.put(fmt.Sprint("main/d/", i), fmt.Sprint("content ", i))
+		}
+		_, err := tree.Lookup(t.Context(), path(t, "d"))
+		ok(t, err)
+		_, err = tree.Mkdir(t.Context(), path(t, "probed"), store.Attr{Mode: store.ModeDir | 0o755})
+		ok(t, err)
+		b.faults.Add(fault.Rule{Op: "write", From: n, Times: fault.Always, Err: backend.ErrPermission})
+		err = tree.Rename(t.Context(), path(t, "d"), path(t, "e"), store.Replace)
+		cut := b.faults.Fired() > 0
+		if cut != (err != nil) {
+			t.Errorf("write %d: %v", n, err)
+		}
+		pending := len(c.Pending())
+		if err := c.Close(t.Context()); (err != nil) != (pending > 0) {
+			t.Errorf("write %d: %d pending, then %v", n, pending, err)
+		}
+		b.faults.Clear()
+		c, _ = b.open(Options{Dir: dir})
+		ok(t, c.Sync(t.Context()))
+		var old, now int
+		for _, key := range b.keys() {
+			if strings.HasPrefix(key, "main/d/") && key != "main/d/" {
+				old++
+			}
+			if strings.HasPrefix(key, "main/e/") && key != "main/e/" {
+				now++
+			}
+		}
+		if old > 0 && now > 0 || old+now != 5 || len(c.Pending()) > 0 {
+			t.Errorf("write %d failed: there is %q, pending %+v", n, b.keys(), c.Pending())
+		}
+		ok(t, c.Close(t.Context()))
+		if !cut {
+			if now != 5 {
+				t.Errorf("there is %q", b.keys())
+			}
+			return
+		}
+	}
+}
+
+// What is renamed or removed while a rename is not finished would be brought
+// back, or be left behind, by finishing it.
+func TestNothingIsRenamedOrRemovedUnderARenameThatWasCutOff(t *testing.T) {
+	b := newBucket(t)
+	caps := b.raw.Caps()
+	b.opts.Caps = &caps // a probe would meet the fault
+	_, tree := b.open(Options{})
+	for i := range 5 {
+		b.put(fmt.Sprint("main/d/", i), fmt.Sprint("content ", i))
+	}
+	for _, op := range []string{"delete", "deletebatch"} {
+		b.faults.Add(fault.Rule{Op: op, Times: fault.Always, Err: backend.ErrPermission})
+	}
+	if err := tree.Rename(t.Context(), path(t, "d"), path(t, "e"), store.Replace); !errors.Is(err, backend.ErrPermission) {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"d/1", "e/1"} {
+		if err := tree.Remove(t.Context(), path(t, name)); !errors.Is(err, backend.ErrPermission) {
+			t.Errorf("remove %s: %v", name, err)
+		}
+	}
+	if err := tree.Rename(t.Context(), path(t, "e"), path(t, "f"), store.Replace); !errors.Is(err, backend.ErrPermission) {
+		t.Error(err)
+	}
+	b.faults.Clear()
+	ok(t, tree.Remove(t.Context(), path(t, "e/1")))
+	ok(t, tree.Rename(t.Context(), path(t, "e"), path(t, "f"), store.Replace))
+	if got, want := b.keys(), []string{"main/", "main/f/0", "main/f/2", "main/f/3", "main/f/4"}; !slices.Equal(got, want) {
+		t.Errorf("there is %q", got)
+	}
+}
