@@ -66,7 +66,7 @@ func Keifs() Rules {
 			"test/bench":     {"test/server", "test/versitygw", aws, unix},
 			"test/bunnystub": nil,
 			"test/azurite":   {"test/need", "test/server", az},
-			"test/e2e":       {"backend", "backend/s3", "test/azurite", "test/fakegcs", "test/minio", "test/need", "test/versitygw", unix},
+			"test/e2e":       {"backend", "backend/s3", "test/azurite", "test/bunnystub", "test/fakegcs", "test/minio", "test/need", "test/versitygw", unix},
 		},
 		Std: map[string]string{
 			"log":       "a *slog.Logger is handed in",
