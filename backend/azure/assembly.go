@@ -60,7 +60,7 @@ func (a *assembly) PutPart(ctx context.Context, number int, src backend.Source) 
 		a.add(number, 0)
 		return ctx.Err()
 	}
-	ctx, w := a.c.watch(ctx)
+	ctx, w := a.c.Watch(ctx)
 	defer w.Stop()
 	body := w.Upload(src)
 	_, err := a.c.blob(a.key).StageBlock(ctx, a.block(number), body, nil)
@@ -94,7 +94,7 @@ func (a *assembly) CopyPart(ctx context.Context, number int, key, etag string, o
 	case offset+length > size:
 		return backend.Fail("copypart", key, backend.ErrInvalid, fmt.Errorf("range %d+%d of %d bytes", offset, length, size))
 	}
-	ctx, w := a.c.watchLong(ctx)
+	ctx, w := a.c.WatchLong(ctx)
 	defer w.Stop()
 	source, token, err := a.c.source(ctx, key)
 	if err != nil {
@@ -176,7 +176,7 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 	if err != nil {
 		return backend.Info{}, err
 	}
-	ctx, w := a.c.watchLong(ctx)
+	ctx, w := a.c.WatchLong(ctx)
 	defer w.Stop()
 	out, err := a.c.blob(a.key).CommitBlockList(ctx, ids, &blockblob.CommitBlockListOptions{
 		Metadata: a.metadata, HTTPHeaders: &blob.HTTPHeaders{BlobContentType: &a.opts.ContentType}, AccessConditions: conditions(a.opts.Cond),

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -62,14 +61,13 @@ const (
 
 // container is the provider.
 type container struct {
-	client  *azcontainer.Client
-	auth    auth
-	own     *http.Transport // nil where it is shared
-	url     string          // of the container, without a signature
-	name    string
-	prefix  string // empty, or ending in '/'
-	caps    backend.Caps
-	timeout time.Duration
+	httpio.Link
+	client *azcontainer.Client
+	auth   auth
+	url    string // of the container, without a signature
+	name   string
+	prefix string // empty, or ending in '/'
+	caps   backend.Caps
 }
 
 var (
@@ -85,19 +83,12 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 	if err := opts.check(); err != nil {
 		return nil, backend.Fail("open", opts.Container, backend.ErrInvalid, err)
 	}
-	c := &container{url: opts.Endpoint + "/" + opts.Container, prefix: strings.Trim(opts.Prefix, "/"), timeout: opts.Timeout}
+	c := &container{Link: httpio.NewLink(opts.Transport, opts.Timeout), url: opts.Endpoint + "/" + opts.Container, prefix: strings.Trim(opts.Prefix, "/")}
 	if c.prefix != "" {
 		c.prefix += "/"
 	}
 	// Containers of other accounts may have that name.
 	c.name = strings.TrimSuffix("az://"+opts.Container+"/"+c.prefix, "/") + "?endpoint=" + opts.Endpoint
-	if c.timeout <= 0 {
-		c.timeout = time.Minute
-	}
-	if opts.Transport == nil {
-		c.own = httpio.NewTransport()
-		opts.Transport = c.own
-	}
 	if err := c.connect(ctx, &opts); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -129,14 +120,11 @@ func (o *Options) check() error {
 		}
 		o.Endpoint = "https://" + o.Account + ".blob.core.windows.net"
 	}
-	if !strings.Contains(o.Endpoint, "://") {
-		o.Endpoint = "https://" + o.Endpoint
+	u, err := httpio.Endpoint(o.Endpoint)
+	if err != nil {
+		return fmt.Errorf("%w, as https://account.blob.core.windows.net, or http://host:port/account", err)
 	}
-	u, err := url.Parse(o.Endpoint)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
-		return errors.New("the endpoint must be https://account.blob.core.windows.net, or http://host:port/account")
-	}
-	o.Endpoint = strings.TrimSuffix(o.Endpoint, "/")
+	o.Endpoint = u.String()
 	if o.Account == "" { // the first label of the host, or the path of an emulator
 		if o.Account = strings.Trim(u.Path, "/"); o.Account == "" {
 			o.Account, _, _ = strings.Cut(u.Hostname(), ".")
@@ -147,13 +135,6 @@ func (o *Options) check() error {
 
 func (c *container) Caps() backend.Caps { return c.caps }
 func (c *container) Name() string       { return c.name }
-
-func (c *container) Close() error {
-	if c.own != nil {
-		c.own.CloseIdleConnections()
-	}
-	return nil
-}
 
 // checkKey returns ErrBadKey for what Azure cannot hold under its own name.
 func (c *container) checkKey(op, key string) error {
@@ -194,17 +175,6 @@ func (c *container) checkPut(op, key string, size int64, opts backend.PutOptions
 		return err
 	}
 	return c.caps.CheckPut(op, key, size, opts)
-}
-
-// watch returns the context of a request, and what watches it; to be stopped
-// when the request is over.
-func (c *container) watch(ctx context.Context) (context.Context, *httpio.Watch) {
-	return httpio.NewWatch(ctx, c.timeout)
-}
-
-// watchLong is for requests whose answer waits for the server to move data.
-func (c *container) watchLong(ctx context.Context) (context.Context, *httpio.Watch) {
-	return httpio.NewWatch(ctx, 10*c.timeout)
 }
 
 func (c *container) blob(key string) *blockblob.Client {

@@ -35,7 +35,7 @@ func (c *container) DeleteBatch(ctx context.Context, objects []backend.Deletion)
 }
 
 func (c *container) deleteSome(ctx context.Context, objects []backend.Deletion) ([]error, error) {
-	req, w := c.watch(ctx)
+	req, w := c.Watch(ctx)
 	defer w.Stop()
 	errs := make([]error, len(objects))
 	batch, err := c.client.NewBatchBuilder()

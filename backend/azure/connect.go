@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -45,11 +44,7 @@ type auth struct {
 // connect makes the client, and lists one blob, which shows whether all is well.
 func (c *container) connect(ctx context.Context, opts *Options) error {
 	clientOptions := &azcontainer.ClientOptions{ClientOptions: azcore.ClientOptions{
-		Transport: &http.Client{
-			Transport: opts.Transport,
-			// A signature is good for one host only.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		Transport: c.HTTPClient(),
 		Retry:     policy.RetryOptions{MaxRetries: -1},
 		Telemetry: policy.TelemetryOptions{Disabled: true},
 	}}
@@ -57,7 +52,7 @@ func (c *container) connect(ctx context.Context, opts *Options) error {
 	if err != nil {
 		return backend.Fail("open", opts.Container, backend.ErrCredentials, err)
 	}
-	ctx, w := c.watch(ctx)
+	ctx, w := c.Watch(ctx)
 	defer w.Stop()
 	pager := c.client.NewListBlobsFlatPager(&azcontainer.ListBlobsFlatOptions{Prefix: &c.prefix, MaxResults: new(int32(1))})
 	_, err = pager.NextPage(ctx)

@@ -38,7 +38,7 @@ func (c *container) Copy(ctx context.Context, src, dst string, opts backend.Copy
 	if opts.Metadata == nil {
 		metadata = nil
 	}
-	req, w := c.watchLong(ctx)
+	req, w := c.WatchLong(ctx)
 	defer w.Stop()
 	source, token, err := c.source(req, src)
 	if err != nil {
@@ -71,7 +71,7 @@ func (c *container) replaceMetadata(ctx context.Context, key string, metadata ma
 	if opts.Metadata == nil {
 		return c.head(ctx, "copy", key, cond.IfMatch)
 	}
-	req, w := c.watch(ctx)
+	req, w := c.Watch(ctx)
 	defer w.Stop()
 	out, err := c.blob(key).SetMetadata(req, metadata, &blob.SetMetadataOptions{AccessConditions: conditions(cond)})
 	if err != nil {

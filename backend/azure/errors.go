@@ -87,31 +87,10 @@ func kindOf(a *azcore.ResponseError) error {
 	case bloberror.SnapshotsPresent, bloberror.BlobArchived:
 		return backend.ErrIO
 	}
-	switch s := a.StatusCode; {
-	case s == http.StatusNotFound, s == http.StatusGone:
-		return backend.ErrNotExist
-	case s == http.StatusForbidden:
-		return backend.ErrPermission
-	case s == http.StatusUnauthorized:
-		return backend.ErrCredentials
-	case s == http.StatusPreconditionFailed, s == http.StatusNotModified:
-		return backend.ErrPrecondition
-	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable:
-		return backend.ErrThrottled
-	case s == http.StatusNotImplemented, s == http.StatusMethodNotAllowed:
-		return backend.ErrUnsupported
-	case s == http.StatusInsufficientStorage:
-		return backend.ErrNoSpace
-	case s == http.StatusRequestEntityTooLarge, s == http.StatusRequestHeaderFieldsTooLarge:
-		return backend.ErrTooLarge
-	case s == http.StatusRequestURITooLong:
-		return backend.ErrBadKey
-	case s == http.StatusRequestTimeout, s >= 500:
-		return backend.ErrTransient
-	case s == http.StatusBadRequest && a.ErrorCode != "":
+	if a.StatusCode == http.StatusBadRequest && a.ErrorCode != "" {
 		return backend.ErrInvalid
 	}
-	return backend.ErrIO
+	return httpio.Kind(a.StatusCode)
 }
 
 // orMissing is err, or ErrNotExist where a condition failed because there is no

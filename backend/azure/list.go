@@ -19,7 +19,7 @@ func (c *container) ListPage(ctx context.Context, opts backend.ListOptions) (bac
 	if oddText(opts.Prefix) {
 		return backend.Page{}, ctx.Err() // no key can begin so
 	}
-	ctx, w := c.watch(ctx)
+	ctx, w := c.Watch(ctx)
 	defer w.Stop()
 	prefix := c.prefix + opts.Prefix
 	var limit *int32

@@ -28,7 +28,7 @@ func (c *container) Stat(ctx context.Context, key string) (backend.Info, error) 
 }
 
 func (c *container) head(ctx context.Context, op, key, etag string) (backend.Info, error) {
-	ctx, w := c.watch(ctx)
+	ctx, w := c.Watch(ctx)
 	defer w.Stop()
 	out, err := c.blob(key).GetProperties(ctx, &blob.GetPropertiesOptions{AccessConditions: conditions(backend.Cond{IfMatch: etag})})
 	if err != nil {
@@ -50,7 +50,7 @@ func (c *container) Get(ctx context.Context, key string, opts backend.GetOptions
 	if opts.VersionID != "" {
 		return backend.Fail("get", key, backend.ErrUnsupported, errors.New("versions are not looked at"))
 	}
-	req, w := c.watch(ctx)
+	req, w := c.Watch(ctx)
 	defer w.Stop()
 	out, err := c.blob(key).DownloadStream(req, &blob.DownloadStreamOptions{
 		Range:            blob.HTTPRange{Offset: opts.Offset, Count: opts.Length},
@@ -125,7 +125,7 @@ func (c *container) Put(ctx context.Context, key string, src backend.Source, opt
 	if opts.ContentType == "" {
 		opts.ContentType = httpio.DefaultType
 	}
-	ctx, w := c.watch(ctx)
+	ctx, w := c.Watch(ctx)
 	defer w.Stop()
 	body := w.Upload(src)
 	out, err := c.blob(key).Upload(ctx, body, &blockblob.UploadOptions{
@@ -158,7 +158,7 @@ func (c *container) Delete(ctx context.Context, key string, cond backend.Cond) e
 	if cond.IfAbsent {
 		return backend.Fail("delete", key, backend.ErrInvalid, errors.New("condition of absence"))
 	}
-	req, w := c.watch(ctx)
+	req, w := c.Watch(ctx)
 	defer w.Stop()
 	_, err := c.blob(key).Delete(req, &blob.DeleteOptions{AccessConditions: conditions(cond)})
 	err = c.orMissing(ctx, "delete", key, c.fail(req, "delete", key, err))

@@ -63,15 +63,14 @@ type Options struct {
 
 // zone is the provider.
 type zone struct {
-	client   http.Client
-	own      *http.Transport // nil where it is shared
-	endpoint string          // "https://host"
+	httpio.Link
+	client   *http.Client
+	endpoint string // "https://host"
 	zone     string
 	prefix   string // empty, or ending in '/'
 	name     string
 	key      string
 	caps     backend.Caps
-	timeout  time.Duration
 	gate     gate
 }
 
@@ -84,7 +83,8 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 	if err != nil {
 		return nil, backend.Fail("open", opts.Zone, backend.ErrInvalid, err)
 	}
-	z := &zone{endpoint: endpoint, zone: opts.Zone, prefix: strings.Trim(opts.Prefix, "/"), key: opts.Key, timeout: opts.Timeout}
+	z := &zone{Link: httpio.NewLink(opts.Transport, opts.Timeout), endpoint: endpoint, zone: opts.Zone, prefix: strings.Trim(opts.Prefix, "/"), key: opts.Key}
+	z.client = z.HTTPClient()
 	if z.key == "" {
 		z.key = os.Getenv(KeyEnv)
 	}
@@ -97,18 +97,6 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 	z.name = strings.TrimSuffix("bunny://"+z.zone+"/"+z.prefix, "/")
 	if opts.Endpoint != "" {
 		z.name += "?endpoint=" + endpoint // a zone of that name elsewhere is another one
-	}
-	if z.timeout <= 0 {
-		z.timeout = time.Minute
-	}
-	if opts.Transport == nil {
-		z.own = httpio.NewTransport()
-		opts.Transport = z.own
-	}
-	z.client = http.Client{
-		Transport: opts.Transport,
-		// The key is for one host only.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	z.caps = backend.Caps{MaxKey: maxKey - len(z.prefix)}
 	if opts.Caps != nil {
@@ -129,15 +117,14 @@ func (o *Options) check() (string, error) {
 		return "", fmt.Errorf("the prefix %.40q is not possible", prefix)
 	}
 	if o.Endpoint != "" {
-		endpoint := o.Endpoint
-		if !strings.Contains(endpoint, "://") {
-			endpoint = "https://" + endpoint
+		u, err := httpio.Endpoint(o.Endpoint)
+		if err != nil {
+			return "", err
 		}
-		u, err := url.Parse(endpoint)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "" {
-			return "", errors.New("the endpoint must be http://host:port or https://host:port")
+		if u.Path != "" {
+			return "", errors.New("the endpoint has no path")
 		}
-		return u.Scheme + "://" + u.Host, nil
+		return u.String(), nil
 	}
 	region := o.Region
 	if region == "" {
@@ -154,13 +141,6 @@ func (o *Options) check() (string, error) {
 
 func (z *zone) Caps() backend.Caps { return z.caps }
 func (z *zone) Name() string       { return z.name }
-
-func (z *zone) Close() error {
-	if z.own != nil {
-		z.own.CloseIdleConnections()
-	}
-	return nil
-}
 
 // checkKey returns ErrBadKey for what no path of a zone can be.
 func (z *zone) checkKey(op, key string) error {

@@ -84,7 +84,7 @@ func (z *zone) Get(ctx context.Context, key string, opts backend.GetOptions, fn 
 		return fn(info, strings.NewReader(""))
 	}
 
-	ctx, w := httpio.NewWatch(ctx, z.timeout)
+	ctx, w := z.Watch(ctx)
 	defer w.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, z.url(z.path(key)), nil)
 	if err != nil {
@@ -221,7 +221,7 @@ func (z *zone) Put(ctx context.Context, key string, src backend.Source, opts bac
 
 // send uploads what info says of a source, and returns when that was.
 func (z *zone) send(ctx context.Context, info backend.Info, src backend.Source) (time.Time, error) {
-	ctx, w := httpio.NewWatch(ctx, z.timeout)
+	ctx, w := z.Watch(ctx)
 	defer w.Stop()
 	body := w.Upload(src)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, z.url(z.path(info.Key)), body)

@@ -44,42 +44,21 @@ func (z *zone) refused(op, key string, status int, text []byte) error {
 	if json.Unmarshal(text, &words) == nil && words.Message != "" {
 		said = fmt.Errorf("%s (HTTP %d)", words.Message, status)
 	}
-	kind := backend.ErrIO
-	switch status {
-	case http.StatusUnauthorized:
-		kind = backend.ErrCredentials
+	kind := httpio.Kind(status)
+	switch {
+	case status == http.StatusUnauthorized:
 		said = fmt.Errorf("%w: the key is not that of zone %q, or the zone is in another region than that of %s", said, z.zone, z.endpoint)
-	case http.StatusForbidden:
-		kind = backend.ErrPermission
-	case http.StatusNotFound, http.StatusGone:
-		kind = backend.ErrNotExist
-	case http.StatusBadRequest:
-		// Of an upload: the path, or the checksum of what has arrived.
+	case status == http.StatusBadRequest && strings.Contains(strings.ToLower(words.Message), "checksum"):
+		kind = backend.ErrTransient // of what has arrived
+	case status == http.StatusBadRequest:
 		kind = backend.ErrBadKey
-		if strings.Contains(strings.ToLower(words.Message), "checksum") {
-			kind = backend.ErrTransient
-		}
-	case http.StatusRequestURITooLong:
-		kind = backend.ErrBadKey
-	case http.StatusRequestEntityTooLarge:
-		kind = backend.ErrTooLarge
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		kind = backend.ErrThrottled
-	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		kind = backend.ErrUnsupported
-	case http.StatusInsufficientStorage:
-		kind = backend.ErrNoSpace
-	default:
-		if status >= 500 || status == http.StatusRequestTimeout {
-			kind = backend.ErrTransient
-		}
 	}
 	return backend.Fail(op, key, kind, said)
 }
 
 // ask sends a request without a body and decodes the JSON of its answer.
 func (z *zone) ask(ctx context.Context, op, key, method, path string, answer any) error {
-	ctx, w := httpio.NewWatch(ctx, z.timeout)
+	ctx, w := z.Watch(ctx)
 	defer w.Stop()
 	req, err := http.NewRequestWithContext(ctx, method, z.url(path), nil)
 	if err != nil {

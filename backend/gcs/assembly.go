@@ -47,7 +47,7 @@ func (b *bucket) Assemble(ctx context.Context, key string, opts backend.PutOptio
 
 // sweep deletes the parts that crashed processes have left.
 func (b *bucket) sweep(ctx context.Context) error {
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	out, err := b.objects.List(b.name).Prefix(b.full(reserved)).Fields("items(name,updated)").Context(ctx).Do()
 	if err != nil {
@@ -233,7 +233,7 @@ func (a *assembly) joinOne(ctx context.Context, what string, group []string) (st
 
 // compose is the request that joins objects.
 func (b *bucket) compose(ctx context.Context, key, to string, names []string, opts backend.PutOptions) (*storage.Object, error) {
-	ctx, w := b.watchLong(ctx)
+	ctx, w := b.WatchLong(ctx)
 	defer w.Stop()
 	req := &storage.ComposeRequest{Destination: b.attrs(opts)}
 	for _, name := range names {
@@ -273,7 +273,7 @@ func (a *assembly) Abort(ctx context.Context) error {
 }
 
 func (b *bucket) deletePart(ctx context.Context, name string) error {
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	err := b.fail(ctx, "abort", strings.TrimPrefix(name, b.prefix), b.objects.Delete(b.name, name).Context(ctx).Do())
 	if errors.Is(err, backend.ErrNotExist) {

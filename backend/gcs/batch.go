@@ -85,7 +85,7 @@ func (b *bucket) deleteSome(ctx context.Context, deletions []backend.Deletion, e
 	if err := parts.Close(); err != nil {
 		return err
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, b.server+"/batch/storage/v1", &doc)
 	if err != nil {

@@ -41,7 +41,7 @@ func (b *bucket) connect(ctx context.Context, opts *Options) (hierarchical bool,
 		return false, backend.Fail("open", b.name, backend.ErrCredentials, err)
 	}
 	// The credentials may be renewed as long as the backend lives.
-	transport, err := htransport.NewTransport(context.WithoutCancel(ctx), opts.Transport, auth...)
+	transport, err := htransport.NewTransport(context.WithoutCancel(ctx), b.Transport, auth...)
 	if err != nil {
 		return false, backend.Fail("open", b.name, backend.ErrCredentials,
 			fmt.Errorf("%w; set GOOGLE_APPLICATION_CREDENTIALS, run \"gcloud auth application-default login\", give a key, or ask for anonymous access", firstLine(err)))
@@ -52,7 +52,7 @@ func (b *bucket) connect(ctx context.Context, opts *Options) (hierarchical bool,
 		return false, backend.Fail("open", b.name, backend.ErrInvalid, err)
 	}
 	b.objects = service.Objects
-	req, w := b.watch(ctx)
+	req, w := b.Watch(ctx)
 	defer w.Stop()
 	_, err = b.objects.List(b.name).Prefix(b.prefix).MaxResults(1).Fields("nextPageToken").Context(req).Do()
 	if err = b.fail(req, "open", b.name, err); err != nil {

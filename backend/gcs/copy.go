@@ -67,7 +67,7 @@ func (b *bucket) copied(key string, o *storage.Object, err error) (backend.Info,
 // rewrite copies between names of the bucket. The server moves a part of a
 // large object and gives a token with which it goes on.
 func (b *bucket) rewrite(ctx context.Context, op, from, to, sourceETag string, cond backend.Cond, attrs *storage.Object) (*storage.Object, error) {
-	ctx, w := b.watchLong(ctx)
+	ctx, w := b.WatchLong(ctx)
 	defer w.Stop()
 	for token := ""; ; {
 		call := b.objects.Rewrite(b.name, from, b.name, to, attrs).Context(ctx).RewriteToken(token)
@@ -99,7 +99,7 @@ func (b hierarchical) Rename(ctx context.Context, src, dst string, cond backend.
 	if err := b.checkPut("rename", dst, -1, backend.PutOptions{Cond: cond}); err != nil {
 		return backend.Info{}, err
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	call := b.objects.Move(b.name, b.full(src), b.full(dst)).Context(ctx)
 	apply(call, cond)

@@ -119,30 +119,14 @@ func (a *answer) kind() error {
 	case "authError", "ExpiredToken", "InvalidSecurity", "AuthenticationRequired":
 		return backend.ErrCredentials
 	}
-	switch s := a.status; {
-	case s == http.StatusNotFound && strings.Contains(a.message, "bucket does not exist"):
+	switch {
+	case a.status == http.StatusNotFound && strings.Contains(a.message, "bucket does not exist"):
 		return backend.ErrNoBucket
-	case s == http.StatusNotFound:
-		return backend.ErrNotExist
-	case s == http.StatusPreconditionFailed, s == http.StatusNotModified:
-		return backend.ErrPrecondition
-	case s == http.StatusUnauthorized:
-		return backend.ErrCredentials
-	case s == http.StatusForbidden:
-		return backend.ErrPermission
-	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable:
-		return backend.ErrThrottled
-	case s == http.StatusRequestEntityTooLarge:
-		return backend.ErrTooLarge
-	case s == http.StatusNotImplemented, s == http.StatusMethodNotAllowed:
-		return backend.ErrUnsupported
-	case s == http.StatusInsufficientStorage:
-		return backend.ErrNoSpace
-	// 409 is a change that met another one, 410 an upload that has to begin anew.
-	case s == http.StatusRequestTimeout, s == http.StatusConflict, s == http.StatusGone, s >= 500:
+	// A change that met another one, and an upload that has to begin anew.
+	case a.status == http.StatusConflict, a.status == http.StatusGone:
 		return backend.ErrTransient
-	case s == http.StatusBadRequest:
+	case a.status == http.StatusBadRequest:
 		return backend.ErrInvalid
 	}
-	return backend.ErrIO
+	return httpio.Kind(a.status)
 }

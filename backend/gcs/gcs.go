@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -67,16 +66,15 @@ const (
 
 // bucket is the provider.
 type bucket struct {
+	httpio.Link
 	http    *http.Client // adds the credentials
 	objects *storage.ObjectsService
-	own     *http.Transport // nil where it is shared
-	server  string          // https://host, without a path
+	server  string // https://host, without a path
 	name    string
 	prefix  string // empty, or ending in '/'
 	url     string
 	caps    backend.Caps
 	class   string
-	timeout time.Duration
 	log     *slog.Logger
 	swept   atomic.Bool // old parts have been looked for
 }
@@ -100,20 +98,13 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 		return nil, backend.Fail("open", opts.Bucket, backend.ErrInvalid, err)
 	}
 	b := &bucket{
-		name: opts.Bucket, prefix: strings.Trim(opts.Prefix, "/"), class: opts.StorageClass, timeout: opts.Timeout, log: opts.Logger,
+		Link: httpio.NewLink(opts.Transport, opts.Timeout), name: opts.Bucket, prefix: strings.Trim(opts.Prefix, "/"), class: opts.StorageClass, log: opts.Logger,
 	}
 	if b.prefix != "" {
 		b.prefix += "/"
 	}
-	if b.timeout <= 0 {
-		b.timeout = time.Minute
-	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
-	}
-	if opts.Transport == nil {
-		b.own = httpio.NewTransport()
-		opts.Transport = b.own
 	}
 	b.url = strings.TrimSuffix("gs://"+b.name+"/"+b.prefix, "/")
 	if opts.Endpoint != "" {
@@ -151,39 +142,19 @@ func (o *Options) check() error {
 	if o.Endpoint == "" {
 		return nil
 	}
-	if !strings.Contains(o.Endpoint, "://") {
-		o.Endpoint = "https://" + o.Endpoint
-	}
-	u, err := url.Parse(o.Endpoint)
+	u, err := httpio.Endpoint(o.Endpoint)
 	if err != nil {
 		return err
 	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "" {
-		return errors.New("the endpoint must be http://host:port or https://host:port")
+	if u.Path != "" {
+		return errors.New("the endpoint has no path")
 	}
-	o.Endpoint = u.Scheme + "://" + u.Host
+	o.Endpoint = u.String()
 	return nil
 }
 
 func (b *bucket) Caps() backend.Caps { return b.caps }
 func (b *bucket) Name() string       { return b.url }
-
-func (b *bucket) Close() error {
-	if b.own != nil {
-		b.own.CloseIdleConnections()
-	}
-	return nil
-}
-
-// watch returns the context of a request, and what watches it.
-func (b *bucket) watch(ctx context.Context) (context.Context, *httpio.Watch) {
-	return httpio.NewWatch(ctx, b.timeout)
-}
-
-// watchLong is for requests whose answer waits for the server to move data.
-func (b *bucket) watchLong(ctx context.Context) (context.Context, *httpio.Watch) {
-	return httpio.NewWatch(ctx, 10*b.timeout)
-}
 
 // full is the key in the bucket.
 func (b *bucket) full(key string) string { return b.prefix + key }

@@ -31,7 +31,7 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 }
 
 func (b *bucket) listRequest(ctx context.Context, opts backend.ListOptions) (*storage.Objects, error) {
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	call := b.objects.List(b.name).Prefix(b.full(opts.Prefix)).PageToken(opts.Token).Context(ctx).
 		Fields("nextPageToken", "prefixes", "items(name,size,generation,metageneration,updated)")

@@ -33,7 +33,7 @@ func (b *bucket) Stat(ctx context.Context, key string) (backend.Info, error) {
 }
 
 func (b *bucket) stat(ctx context.Context, op, key string) (*storage.Object, error) {
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	o, err := b.objects.Get(b.name, b.full(key)).Context(ctx).Do()
 	return o, b.fail(ctx, op, key, err)
@@ -71,7 +71,7 @@ func (b *bucket) Get(ctx context.Context, key string, opts backend.GetOptions, f
 	case opts.Offset < 0 || opts.Length < 0:
 		return backend.Fail("get", key, backend.ErrInvalid, fmt.Errorf("range %d+%d", opts.Offset, opts.Length))
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	req, err := b.getRequest(ctx, key, opts)
 	if err != nil {
@@ -210,7 +210,7 @@ func (b *bucket) upload(ctx context.Context, op, name string, src backend.Source
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: source: %w", op, key, err)
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	attrs := b.attrs(opts)
 	attrs.Name, attrs.Crc32c = name, encodeChecksum(sum.Sum32())
@@ -252,7 +252,7 @@ func (b *bucket) Delete(ctx context.Context, key string, cond backend.Cond) erro
 	if cond.IfAbsent {
 		return backend.Fail("delete", key, backend.ErrInvalid, errors.New("condition of absence"))
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	call := b.objects.Delete(b.name, b.full(key)).Context(ctx)
 	apply(call, cond)

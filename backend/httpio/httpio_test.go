@@ -139,3 +139,16 @@ func TestABodyEndsWithItsContext(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAStatusIsOneSentinel(t *testing.T) {
+	for status, want := range map[int]error{
+		304: backend.ErrPrecondition, 401: backend.ErrCredentials, 403: backend.ErrPermission, 404: backend.ErrNotExist, 405: backend.ErrUnsupported,
+		408: backend.ErrTransient, 410: backend.ErrNotExist, 412: backend.ErrPrecondition, 413: backend.ErrTooLarge, 414: backend.ErrBadKey,
+		429: backend.ErrThrottled, 431: backend.ErrTooLarge, 500: backend.ErrTransient, 501: backend.ErrUnsupported, 502: backend.ErrTransient,
+		503: backend.ErrThrottled, 504: backend.ErrTransient, 507: backend.ErrNoSpace, 302: backend.ErrIO, 400: backend.ErrIO, 409: backend.ErrIO,
+	} {
+		if got := httpio.Kind(status); got != want {
+			t.Errorf("%d: %v, want %v", status, got, want)
+		}
+	}
+}

@@ -24,7 +24,7 @@ func (b *bucket) Assemble(ctx context.Context, key string, opts backend.PutOptio
 		opts.ContentType = httpio.DefaultType
 	}
 	opts.Metadata = cloned(opts.Metadata)
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	out, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &b.name, Key: b.full(key), Metadata: opts.Metadata, ContentType: &opts.ContentType,
@@ -60,7 +60,7 @@ func (a *assembly) PutPart(ctx context.Context, number int, src backend.Source) 
 		return err
 	}
 	b := a.b
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	body := w.Upload(src)
 	out, err := b.client.UploadPart(ctx, &s3.UploadPartInput{
@@ -89,7 +89,7 @@ func (a *assembly) CopyPart(ctx context.Context, number int, key, etag string, o
 		return backend.Fail("copypart", key, backend.ErrInvalid, fmt.Errorf("range %d+%d", offset, length))
 	}
 	b := a.b
-	ctx, w := b.watchLong(ctx)
+	ctx, w := b.WatchLong(ctx)
 	defer w.Stop()
 	out, err := b.client.UploadPartCopy(ctx, &s3.UploadPartCopyInput{
 		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, PartNumber: aws.Int32(int32(number)),
@@ -148,7 +148,7 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 		return backend.Info{}, err
 	}
 	b := a.b
-	ctx, w := b.watchLong(ctx)
+	ctx, w := b.WatchLong(ctx)
 	defer w.Stop()
 	out, err := b.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
@@ -170,7 +170,7 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 // Abort discards the parts. An upload that the server does not know is gone.
 func (a *assembly) Abort(ctx context.Context) error {
 	b := a.b
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload})
 	if err = b.fail(ctx, "abort", a.key, err); errors.Is(err, backend.ErrNotExist) {

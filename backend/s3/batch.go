@@ -44,7 +44,7 @@ func (b *bucket) DeleteBatch(ctx context.Context, deletions []backend.Deletion) 
 	if len(objects) == 0 {
 		return errs, nil
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
 		Bucket: &b.name, Delete: &types.Delete{Objects: objects, Quiet: aws.Bool(true)},

@@ -38,16 +38,16 @@ func (b *bucket) connect(ctx context.Context, opts *Options) error {
 		}
 		cfg.Credentials = known
 	}
-	b.client = newClient(cfg, opts, "")
+	b.client = b.newClient(cfg, opts, "")
 	if b.client.Options().Region == "" {
 		region, err := b.findRegion(ctx, cfg, opts)
 		if err != nil {
 			return b.fail(ctx, "open", b.name, err)
 		}
-		b.client = newClient(cfg, opts, region)
+		b.client = b.newClient(cfg, opts, region)
 	}
 	for attempt := 1; ; attempt++ {
-		ctx, w := b.watch(ctx)
+		ctx, w := b.Watch(ctx)
 		out, err := b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
 			Bucket: &b.name, Prefix: &b.prefix, MaxKeys: aws.Int32(1), EncodingType: types.EncodingTypeUrl,
 		})
@@ -67,7 +67,7 @@ func (b *bucket) connect(ctx context.Context, opts *Options) error {
 		switch region := refusal.region; {
 		case region != "" && region != b.client.Options().Region:
 			b.log.Info("the bucket is in another region", "bucket", b.name, "region", region)
-			b.client = newClient(cfg, opts, region)
+			b.client = b.newClient(cfg, opts, region)
 		case refusal.code == clockSkew: // by now the client knows the store's time
 		default:
 			return err
@@ -86,7 +86,7 @@ func (o *Options) load(ctx context.Context) (aws.Config, error) {
 	return config.LoadDefaultConfig(ctx, load...)
 }
 
-func newClient(cfg aws.Config, opts *Options, region string) *s3.Client {
+func (b *bucket) newClient(cfg aws.Config, opts *Options, region string) *s3.Client {
 	return s3.NewFromConfig(cfg, func(o *s3.Options) {
 		if opts.Endpoint != "" {
 			o.BaseEndpoint = &opts.Endpoint
@@ -103,11 +103,7 @@ func newClient(cfg aws.Config, opts *Options, region string) *s3.Client {
 		if opts.PathStyle != nil {
 			o.UsePathStyle = *opts.PathStyle
 		}
-		o.HTTPClient = &httpClient{http.Client{
-			Transport: opts.Transport,
-			// A signature is good for one host only.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}}
+		o.HTTPClient = &httpClient{b.HTTPClient()}
 		o.Retryer = aws.NopRetryer{}
 		o.ContinueHeaderThresholdBytes = -1
 		// Many stores refuse a body with a checksum behind it.
@@ -121,7 +117,7 @@ func newClient(cfg aws.Config, opts *Options, region string) *s3.Client {
 	})
 }
 
-type httpClient struct{ http.Client }
+type httpClient struct{ *http.Client }
 
 // Do sends a request. The SDK leaves its version of HTTP at 0.0, for which
 // net/http does not wait for the server's "continue" before it sends a body.
@@ -132,10 +128,10 @@ func (c *httpClient) Do(req *http.Request) (*http.Response, error) {
 
 // findRegion asks Amazon where the bucket is. It needs no credentials.
 func (b *bucket) findRegion(ctx context.Context, cfg aws.Config, opts *Options) (string, error) {
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	cfg.Credentials = aws.AnonymousCredentials{}
-	out, err := newClient(cfg, opts, anyRegion).HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
+	out, err := b.newClient(cfg, opts, anyRegion).HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
 	if err == nil {
 		return aws.ToString(out.BucketRegion), nil
 	}

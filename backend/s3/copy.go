@@ -53,7 +53,7 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 			in.StorageClass = head.StorageClass
 		}
 	}
-	req, w := b.watchLong(ctx)
+	req, w := b.WatchLong(ctx)
 	defer w.Stop()
 	out, err := b.client.CopyObject(req, in)
 	if a := answerOf(err); a != nil && a.code == "DirectoryObjectContainsData" {

@@ -136,31 +136,10 @@ func (a *answer) kind() error {
 	if kind := kindOfCode(a.code, a.message); kind != nil {
 		return kind
 	}
-	switch s := a.status; {
-	case s == http.StatusNotFound, s == http.StatusGone:
-		return backend.ErrNotExist
-	case s == http.StatusForbidden:
-		return backend.ErrPermission
-	case s == http.StatusUnauthorized:
-		return backend.ErrCredentials
-	case s == http.StatusPreconditionFailed, s == http.StatusNotModified:
-		return backend.ErrPrecondition
-	case s == http.StatusTooManyRequests, s == http.StatusServiceUnavailable:
-		return backend.ErrThrottled
-	case s == http.StatusNotImplemented, s == http.StatusMethodNotAllowed:
-		return backend.ErrUnsupported
-	case s == http.StatusInsufficientStorage:
-		return backend.ErrNoSpace
-	case s == http.StatusRequestEntityTooLarge, s == http.StatusRequestHeaderFieldsTooLarge:
-		return backend.ErrTooLarge
-	case s == http.StatusRequestURITooLong:
-		return backend.ErrBadKey
-	case s == http.StatusRequestTimeout, s >= 500:
-		return backend.ErrTransient
-	case s == http.StatusBadRequest && a.code != "":
+	if a.status == http.StatusBadRequest && a.code != "" {
 		return backend.ErrInvalid
 	}
-	return backend.ErrIO
+	return httpio.Kind(a.status)
 }
 
 // kindOfCode is the sentinel of an error code of S3 or of a store like it; nil

@@ -40,7 +40,7 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 		}
 		in.StartAfter = b.full(after)
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	var body string
 	out, err := b.client.ListObjectsV2(ctx, in, capture(&body))
@@ -84,7 +84,7 @@ func (b *bucket) VersionsPage(ctx context.Context, opts backend.ListOptions) (ba
 	if version, key, ok := strings.Cut(opts.Token, " "); ok {
 		in.KeyMarker, in.VersionIdMarker = &key, optional(version)
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	var body string
 	if _, err := b.client.ListObjectVersions(ctx, in, capture(&body)); err != nil {

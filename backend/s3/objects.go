@@ -36,7 +36,7 @@ func (b *bucket) Stat(ctx context.Context, key string) (backend.Info, error) {
 // head asks for an object without its body. Neither has a refusal a body, so
 // that it takes a GET to learn what is wrong with the credentials or the key.
 func (b *bucket) head(ctx context.Context, op, key string, opts backend.GetOptions) (*s3.HeadObjectOutput, error) {
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{
 		Bucket: &b.name, Key: b.full(key), IfMatch: ifMatch(opts.IfMatch), VersionId: optional(opts.VersionID),
@@ -101,7 +101,7 @@ func (b *bucket) Get(ctx context.Context, key string, opts backend.GetOptions, f
 	default:
 		in.ChecksumMode = types.ChecksumModeEnabled // of the whole, where the store knows one
 	}
-	req, w := b.watch(ctx)
+	req, w := b.Watch(ctx)
 	defer w.Stop()
 	out, err := b.client.GetObject(req, in)
 	if a := answerOf(err); a != nil && a.status == http.StatusRequestedRangeNotSatisfiable {
@@ -159,7 +159,7 @@ func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts b
 	if opts.ContentType == "" {
 		opts.ContentType = httpio.DefaultType
 	}
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	body := w.Upload(src)
 	out, err := b.client.PutObject(ctx, &s3.PutObjectInput{
@@ -243,7 +243,7 @@ func (b *bucket) Delete(ctx context.Context, key string, cond backend.Cond) erro
 		return backend.Fail("delete", key, backend.ErrInvalid, errors.New("condition of absence"))
 	}
 	// Some servers answer to a condition on what is not there that it is gone.
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: b.full(key), IfMatch: ifMatch(cond.IfMatch)})
 	err = b.fail(ctx, "delete", key, err)

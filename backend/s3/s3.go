@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -72,14 +71,13 @@ const maxKey = 1024 // bytes
 
 // bucket is the provider.
 type bucket struct {
+	httpio.Link
 	client   *s3.Client
-	own      *http.Transport // nil where it is shared
 	name     string
 	prefix   string // empty, or ending in '/'
 	url      string
 	caps     backend.Caps
 	encodes  bool // listings can name every key
-	timeout  time.Duration
 	log      *slog.Logger
 	class    types.StorageClass
 	sse      types.ServerSideEncryption
@@ -106,22 +104,15 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 		return nil, backend.Fail("open", opts.Bucket, backend.ErrUnsupported, errors.New("a directory bucket (S3 Express)"))
 	}
 	b := &bucket{
-		name: opts.Bucket, prefix: strings.Trim(opts.Prefix, "/"), timeout: opts.Timeout, log: opts.Logger,
+		Link: httpio.NewLink(opts.Transport, opts.Timeout), name: opts.Bucket, prefix: strings.Trim(opts.Prefix, "/"), log: opts.Logger,
 		class: types.StorageClass(opts.StorageClass), sse: types.ServerSideEncryption(opts.SSE), kmsKey: optional(opts.SSEKMSKeyID),
 		customer: newCustomerKey(opts.SSECustomerKey),
 	}
 	if b.prefix != "" {
 		b.prefix += "/"
 	}
-	if b.timeout <= 0 {
-		b.timeout = time.Minute
-	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
-	}
-	if opts.Transport == nil {
-		b.own = httpio.NewTransport()
-		opts.Transport = b.own
 	}
 	if err := b.connect(ctx, &opts); err != nil {
 		return nil, errors.Join(err, b.Close())
@@ -158,23 +149,17 @@ func (o *Options) check() error {
 	if o.Endpoint == "" {
 		return nil
 	}
-	if !strings.Contains(o.Endpoint, "://") {
-		o.Endpoint = "https://" + o.Endpoint
-	}
-	u, err := url.Parse(o.Endpoint)
+	u, err := httpio.Endpoint(o.Endpoint)
 	if err != nil {
 		return err
 	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
-		return errors.New("the endpoint must be http://host:port or https://host:port")
-	}
-	o.Endpoint = strings.TrimSuffix(o.Endpoint, "/")
+	o.Endpoint = u.String()
 	return nil
 }
 
 // versioned says whether the bucket keeps versions, as far as we may know.
 func (b *bucket) versioned(ctx context.Context) bool {
-	ctx, w := b.watch(ctx)
+	ctx, w := b.Watch(ctx)
 	defer w.Stop()
 	out, err := b.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &b.name})
 	if err != nil {
@@ -186,23 +171,6 @@ func (b *bucket) versioned(ctx context.Context) bool {
 
 func (b *bucket) Caps() backend.Caps { return b.caps }
 func (b *bucket) Name() string       { return b.url }
-
-func (b *bucket) Close() error {
-	if b.own != nil {
-		b.own.CloseIdleConnections()
-	}
-	return nil
-}
-
-// watch returns the context of a request, and what watches it.
-func (b *bucket) watch(ctx context.Context) (context.Context, *httpio.Watch) {
-	return httpio.NewWatch(ctx, b.timeout)
-}
-
-// watchLong is for requests whose answer waits for the server to move data.
-func (b *bucket) watchLong(ctx context.Context) (context.Context, *httpio.Watch) {
-	return httpio.NewWatch(ctx, 10*b.timeout)
-}
 
 // full is the key in the bucket.
 func (b *bucket) full(key string) *string { return aws.String(b.prefix + key) }
