@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"math/bits"
 	"os"
@@ -28,7 +27,8 @@ const (
 	blockSize   = 128 << 10
 	chunkBlocks = 64
 	chunkSize   = chunkBlocks * blockSize
-	diskRead    = 1 << 20 // bytes read from disk at once, at most; a part of a chunk
+	diskRead    = 1 << 20  // bytes read from disk at once, at most; a part of a chunk
+	smallRead   = 32 << 10 // bytes; what is less of a block is not compared with its checksum each time
 )
 
 // chunkID is the hash of all that says what is in a chunk: bucket, key,
@@ -44,14 +44,15 @@ func run(from, end int) blockSet { return blockSet(1)<<end - blockSet(1)<<from }
 // held is what is known of a chunk on disk.
 type held struct {
 	blocks blockSet
+	whole  blockSet  // of them, those that this process wrote or has compared with their checksums
+	file   uint64    // number of the file, as the next chunk of that ID has another
 	known  bool      // what the file says of its blocks has been read
 	since  time.Time // when it came; zero where another process left it
 }
 
 // chunks keeps pieces of object versions on disk, least recently used chunks
-// going first. The file of a chunk is named by its ID: the blocks, each at its place, then for each a CRC-32C of
-// ID, number and bytes, or 0 where the block is not there. It is only a cache:
-// no failure of the disk fails a read, what is broken is fetched again.
+// going first. It is only a cache: no failure of the disk fails a read, what is
+// broken is fetched again.
 type chunks struct {
 	dir     string
 	bucket  string
@@ -61,8 +62,9 @@ type chunks struct {
 
 	corrupt, failed atomic.Int64
 
-	mu   sync.Mutex
-	disk *segmented[chunkID, held]
+	mu    sync.Mutex // held too while a file of the index is removed
+	disk  *segmented[chunkID, held]
+	files uint64 // so many have been in the index
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -123,9 +125,14 @@ func (c *chunks) scan() error {
 	}
 	slices.SortFunc(all, func(a, b found) int { return a.used.Compare(b.used) })
 	for _, f := range all {
-		c.disk.add(f.id, held{}, f.cost)
+		c.disk.add(f.id, held{file: c.nextLocked()}, f.cost)
 	}
 	return nil
+}
+
+func (c *chunks) nextLocked() uint64 {
+	c.files++
+	return c.files
 }
 
 func diskCost(size int64) int64 { return (size + diskBlock - 1) / diskBlock * diskBlock }
@@ -171,35 +178,12 @@ func (c *chunks) present(id chunkID, size int) blockSet {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now, ok := c.disk.get(id); ok {
-		h.blocks |= now.blocks
-		h.known = true
-		c.disk.set(id, h)
+	if now, ok := c.disk.get(id); ok && now.file == h.file {
+		now.blocks |= h.blocks
+		now.known = true
+		c.disk.set(id, now)
 	}
 	return h.blocks
-}
-
-func (c *chunks) sums(id chunkID, size int) ([]byte, error) {
-	f, err := os.Open(c.file(id))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readSums(f, size)
-}
-
-// readSums reads the checksums behind the blocks. A file that is not as long
-// as it has to be is corrupt.
-func readSums(f *os.File, size int) ([]byte, error) {
-	sums := make([]byte, blocksOf(size)*sumSize+1)
-	n, err := f.ReadAt(sums, int64(size))
-	if n == len(sums)-1 {
-		return sums[:n], nil
-	}
-	if err == nil || n < len(sums) {
-		err = errCorruptChunk
-	}
-	return nil, err
 }
 
 // read fills p, of at most diskRead bytes, from blocks, which are present, of a
@@ -207,8 +191,22 @@ func readSums(f *os.File, size int) ([]byte, error) {
 func (c *chunks) read(id chunkID, size int, p []byte, off int) bool {
 	from, end := off/blockSize, blocksOf(off+len(p))
 	start, stop := from*blockSize, min(end*blockSize, size)
+	part, blocks := start != off || stop != off+len(p), run(from, end)
+	file, whole := c.whole(id, blocks)
+	if whole && part && len(p) <= smallRead {
+		err := c.readPart(id, p, int64(off))
+		if now, still := c.whole(id, blocks); !still || now != file {
+			return false // perhaps that was its successor
+		}
+		if err != nil {
+			c.broken(id, err)
+			return false
+		}
+		c.used(id)
+		return true
+	}
 	buf := p
-	if start != off || stop != off+len(p) {
+	if part {
 		all := c.scratch.Get().(*[diskRead + 2*blockSize]byte)
 		defer c.scratch.Put(all)
 		buf = all[:stop-start]
@@ -217,11 +215,31 @@ func (c *chunks) read(id chunkID, size int, p []byte, off int) bool {
 		c.broken(id, err)
 		return false
 	}
-	if &buf[0] != &p[0] {
+	if part {
 		copy(p, buf[off-start:])
+		c.compared(id, file, blocks)
 	}
 	c.used(id)
 	return true
+}
+
+// whole says whether the blocks are known to be as they were fetched, and in
+// which file.
+func (c *chunks) whole(id chunkID, blocks blockSet) (file uint64, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h, there := c.disk.peek(id)
+	return h.file, there && h.whole&blocks == blocks
+}
+
+// compared notes that the blocks of that file are as they were fetched.
+func (c *chunks) compared(id chunkID, file uint64, blocks blockSet) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h, ok := c.disk.peek(id); ok && h.file == file {
+		h.whole |= blocks
+		c.disk.set(id, h)
+	}
 }
 
 // used notes that a chunk was read from disk. Who reads a file once does so in
@@ -243,37 +261,6 @@ func (c *chunks) used(id chunkID) {
 	}
 }
 
-// readBlocks fills buf with whole blocks.
-func (c *chunks) readBlocks(id chunkID, size int, buf []byte, from int) error {
-	f, err := os.Open(c.file(id))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.ReadAt(buf, int64(from)*blockSize); err != nil {
-		return err
-	}
-	sums, err := readSums(f, size)
-	if err != nil {
-		return err
-	}
-	for b := from; len(buf) > 0; b++ {
-		body := buf[:min(blockSize, len(buf))]
-		if checksum(id, b, body) != binary.BigEndian.Uint32(sums[b*sumSize:]) {
-			return errCorruptChunk
-		}
-		buf = buf[len(body):]
-	}
-	return nil
-}
-
-// checksum is never 0.
-func checksum(id chunkID, block int, body []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, id[:])
-	sum = crc32.Update(sum, castagnoli, []byte{byte(block)})
-	return max(1, crc32.Update(sum, castagnoli, body))
-}
-
 // broken forgets a chunk that could not be read.
 func (c *chunks) broken(id chunkID, err error) {
 	if errors.Is(err, errCorruptChunk) {
@@ -285,33 +272,42 @@ func (c *chunks) broken(id chunkID, err error) {
 }
 
 func (c *chunks) forget(id chunkID) {
-	os.Remove(c.file(id))
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	os.Remove(c.file(id))
 	c.disk.remove(id)
 }
 
+// keeps says whether anything is kept.
+func (c *chunks) keeps() bool { return c.disk.max > 0 }
+
 // keep writes blocks of a chunk of that size to disk. Nothing is synced, as
-// what is torn is found by its checksum.
-func (c *chunks) keep(id chunkID, size, from int, blocks [][]byte) {
+// what is torn is found by its checksum. direct: past the kernel's cache, as
+// fast as the disk is.
+func (c *chunks) keep(id chunkID, size, from int, blocks []*block, direct bool) {
 	sums := int64(blocksOf(size) * sumSize)
 	if len(blocks) == 0 || diskCost(int64(size)+sums) > c.disk.max || !c.roomy() {
 		return
 	}
-	if err := c.writeBlocks(id, size, from, blocks); err != nil {
+	file, err := c.writeBlocks(id, size, from, blocks, direct)
+	if err != nil {
 		c.failed.Add(1)
 		c.forget(id)
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if now, err := os.Stat(c.file(id)); err != nil || !os.SameFile(file, now) {
+		return // removed while it was written
+	}
 	h, old := c.disk.get(id)
 	if !old {
-		h.since = time.Now()
+		h.since, h.file = time.Now(), c.nextLocked()
 	}
 	cost := c.disk.cost(id)
 	added := run(from, from+len(blocks)) &^ h.blocks
 	h.blocks |= added
+	h.whole |= added
 	h.known = h.known || !old
 	if h.blocks == run(0, blocksOf(size)) {
 		cost = diskCost(int64(size) + sums)
@@ -319,59 +315,6 @@ func (c *chunks) keep(id chunkID, size, from int, blocks [][]byte) {
 		cost = min(diskCost(int64(size)+sums), cost+int64(bits.OnesCount64(uint64(added)))*blockSize+diskBlock)
 	}
 	c.disk.add(id, h, cost)
-}
-
-func (c *chunks) writeBlocks(id chunkID, size, from int, blocks [][]byte) error {
-	name := c.file(id)
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
-	if errors.Is(err, fs.ErrNotExist) { // the first with that prefix
-		if err = os.MkdirAll(filepath.Dir(name), 0o700); err == nil {
-			f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	// With the length first, a file that has it is never taken for a torn one.
-	n := blocksOf(size)
-	if st, err := f.Stat(); err != nil {
-		return err
-	} else if end := int64(size + n*sumSize); st.Size() != end {
-		if err := f.Truncate(end); err != nil {
-			return err
-		}
-	}
-	// Writing to room that is there already costs ext4 a fifth of what it
-	// costs to find it page by page. Where that cannot be had, writing will do
-	// it, or say why not.
-	length := int64(0)
-	for _, body := range blocks {
-		length += int64(len(body))
-	}
-	_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, int64(from)*blockSize, length)
-	var sums []byte
-	for i, body := range blocks {
-		sums = binary.BigEndian.AppendUint32(sums, checksum(id, from+i, body))
-	}
-	if err := c.write(f, blocks, int64(from)*blockSize); err != nil {
-		return err
-	}
-	return c.write(f, [][]byte{sums}, int64(size+from*sumSize))
-}
-
-// writeParts writes all at once, which costs the kernel half as much as block
-// by block.
-func writeParts(f *os.File, parts [][]byte, off int64) error {
-	want := 0
-	for _, p := range parts {
-		want += len(p)
-	}
-	n, err := unix.Pwritev(int(f.Fd()), parts, off)
-	if err == nil && n < want {
-		err = io.ErrShortWrite
-	}
-	return err
 }
 
 // roomy says whether the disk has room for a chunk beside what is to be left

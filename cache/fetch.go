@@ -35,13 +35,15 @@ type fetcher struct {
 	ahead shares
 	work  sync.WaitGroup // of spans and fillings
 
+	buffers sync.Pool // of *[blockSize]byte
+
 	hits, misses, collapsed atomic.Int64 // blocks
 	unsaved                 atomic.Int64 // bytes that wait for the disk
 
 	mu     sync.Mutex
 	closed bool
-	memory *weighted[blockID, []byte]
-	spans  map[blockID]*span // under way, by what they bring
+	memory *weighted[blockID, *block] // each held
+	spans  map[blockID]*span          // under way, by what they bring
 	all    map[*span]struct{}
 }
 
@@ -55,7 +57,8 @@ type span struct {
 	ended  chan struct{} // closed after everything, the disk included
 
 	// Guarded by fetcher.mu.
-	blocks  [][]byte // those that are here
+	blocks  []*block // those that are here, each held until it is over and nobody waits
+	over    bool     // after everything, the disk included
 	waiters int
 	dropped bool          // nobody wants it but the waiters
 	err     error         // why no more blocks will come
@@ -66,8 +69,9 @@ func newFetcher(disk *chunks, memory int64) *fetcher {
 	half := max(memory, 0) / 2
 	return &fetcher{
 		disk: disk, ahead: shares{max: half, used: map[*track]time.Time{}},
-		memory: newWeighted[blockID, []byte](half, nil),
-		spans:  map[blockID]*span{}, all: map[*span]struct{}{},
+		buffers: sync.Pool{New: func() any { return new([blockSize]byte) }},
+		memory:  newWeighted(half, func(_ blockID, b *block) { b.release() }),
+		spans:   map[blockID]*span{}, all: map[*span]struct{}{},
 	}
 }
 
@@ -113,16 +117,18 @@ func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64) 
 	id := f.id(o, block)
 	f.mu.Lock()
 	if data, ok := f.memory.peek(id); ok {
+		data.hold()
 		f.mu.Unlock()
+		defer data.release()
 		f.hits.Add(1)
-		return copy(p, data[within:]), nil
+		return copy(p, data.data[within:]), nil
 	}
 	if s := f.spans[id]; s != nil {
 		s.waiters++
 		f.mu.Unlock()
 		f.collapsed.Add(1)
+		defer f.leave(s)
 		data, err := f.wait(ctx, s, int(block-s.first))
-		f.leave(s)
 		if err != nil && ctx.Err() == nil && (s.ahead || errors.Is(err, context.Canceled)) {
 			return 0, nil // that was not about this reader
 		}
@@ -245,25 +251,32 @@ func (f *fetcher) run(ctx context.Context, s *span) {
 	f.mu.Lock()
 	f.forgetLocked(s, 0, len(s.blocks))
 	delete(f.all, s)
+	s.over = true
+	s.freeLocked()
 	f.mu.Unlock()
 }
 
 // spare says whether there is memory for n bytes that wait for the disk. What
 // a slow disk cannot take is not kept, rather than to hold up the readers.
 func (f *fetcher) spare(n int64) (done func(), ok bool) {
-	if f.unsaved.Add(n) > max(f.ahead.max, maxPiece) {
+	if f.unsaved.Add(n) > f.backlog() {
 		f.unsaved.Add(-n)
 		return nil, false
 	}
 	return func() { f.unsaved.Add(-n) }, true
 }
 
+// backlog is how many bytes may wait for the disk.
+func (f *fetcher) backlog() int64 { return max(f.ahead.max, maxPiece) }
+
 // save writes what a span has brought to the disk.
 func (f *fetcher) save(s *span) {
+	// A disk that does not keep up gets the help of the kernel's cache.
+	direct := f.unsaved.Load() <= f.backlog()/2
 	for at := 0; at < len(s.blocks); {
 		id := s.ids[at]
 		end := min(len(s.blocks), at+chunkBlocks-int(id.block))
-		f.disk.keep(id.chunk, s.o.chunkLen(s.first+int64(at)), int(id.block), s.blocks[at:end])
+		f.disk.keep(id.chunk, s.o.chunkLen(s.first+int64(at)), int(id.block), s.blocks[at:end], direct)
 		at = end
 	}
 }
@@ -287,20 +300,31 @@ func (f *fetcher) fill(s *span, r io.Reader, n int64) error {
 		n -= here
 	}
 	for n > 0 {
-		data := make([]byte, min(blockSize, n))
-		if _, err := io.ReadFull(r, data); err != nil {
+		b := newBlock(&f.buffers, int(min(blockSize, n)))
+		if _, err := io.ReadFull(r, b.data); err != nil {
+			b.release()
 			return short(err)
 		}
-		n -= int64(len(data))
-		f.mu.Lock()
-		if f.memory.max >= int64(len(data)) {
-			f.memory.add(s.ids[len(s.blocks)], data, int64(len(data)))
+		n -= int64(len(b.data))
+		id := s.ids[len(s.blocks)]
+		if f.disk.keeps() { // now, while it is in the processor's cache
+			b.checksum(id.chunk, int(id.block))
 		}
-		s.blocks = append(s.blocks, data)
+		f.mu.Lock()
+		f.rememberLocked(id, b)
+		s.blocks = append(s.blocks, b)
 		s.wakeLocked()
 		f.mu.Unlock()
 	}
 	return nil
+}
+
+// rememberLocked keeps a block in memory, which has room for some.
+func (f *fetcher) rememberLocked(id blockID, b *block) {
+	cost := int64(len(b.data))
+	if _, there := f.memory.peek(id); !there && f.memory.max >= cost {
+		f.memory.add(id, b.hold(), cost)
+	}
 }
 
 func (s *span) wakeLocked() {
@@ -311,7 +335,7 @@ func (s *span) wakeLocked() {
 }
 
 // wait returns block i of the span as soon as it is here. The caller is one of
-// its waiters.
+// its waiters, and may read it until it leaves.
 func (f *fetcher) wait(ctx context.Context, s *span, i int) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -333,7 +357,7 @@ func (f *fetcher) wait(ctx context.Context, s *span, i int) ([]byte, error) {
 		}
 	}
 	if i < len(s.blocks) {
-		return s.blocks[i], nil
+		return s.blocks[i].data, nil
 	}
 	return nil, s.err
 }
@@ -348,18 +372,29 @@ func (f *fetcher) leave(spans ...*span) {
 	for _, s := range spans {
 		s.waiters--
 		f.endLocked(s)
+		s.freeLocked()
 	}
 }
 
 // endLocked ends a request that nobody wants any more. Nobody can find it
 // afterwards and be failed by it.
 func (f *fetcher) endLocked(s *span) {
-	if s.waiters > 0 || !s.dropped || len(s.blocks) == len(s.ids) || s.err != nil {
+	if s.over || s.waiters > 0 || !s.dropped || len(s.blocks) == len(s.ids) || s.err != nil {
 		return
 	}
 	s.err = context.Canceled
 	f.forgetLocked(s, len(s.blocks), len(s.ids))
 	s.cancel()
+}
+
+// freeLocked lets go of the blocks when they are not needed any more.
+func (s *span) freeLocked() {
+	if s.over && s.waiters == 0 {
+		for _, b := range s.blocks {
+			b.release()
+		}
+		s.blocks = nil
+	}
 }
 
 // drop ends spans that were read ahead, but for who waits for them.
@@ -401,21 +436,19 @@ func (f *fetcher) holds(o *object) bool {
 
 // keep takes the whole content of a small object, and keeps it.
 func (f *fetcher) keep(o *object, data []byte) {
-	var blocks [][]byte
+	var blocks []*block
 	f.mu.Lock()
 	for rest := data; len(rest) > 0; {
-		block := rest[:min(blockSize, len(rest))]
-		rest = rest[len(block):]
-		if f.memory.max >= int64(len(block)) {
-			f.memory.add(f.id(o, int64(len(blocks))), block, int64(len(block)))
-		}
-		blocks = append(blocks, block)
+		b := &block{data: rest[:min(blockSize, len(rest))]}
+		rest = rest[len(b.data):]
+		f.rememberLocked(f.id(o, int64(len(blocks))), b)
+		blocks = append(blocks, b)
 	}
 	f.mu.Unlock()
 	if done, ok := f.spare(o.size); ok {
 		f.start(func() {
 			defer done()
-			f.disk.keep(f.id(o, 0).chunk, len(data), 0, blocks)
+			f.disk.keep(f.id(o, 0).chunk, len(data), 0, blocks, false)
 		})
 	}
 }
@@ -436,7 +469,7 @@ func (f *fetcher) cached(o *object, p []byte, off int64) bool {
 		if !ok {
 			return false
 		}
-		p = p[copy(p, data):]
+		p = p[copy(p, data.data):]
 	}
 	return true
 }
