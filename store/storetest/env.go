@@ -26,7 +26,7 @@ type env struct {
 	based  *based          // nil where main has no base
 	faults *fault.Injector // between every volume and the bucket
 	opts   store.Options   // of the next volume
-	probed atomic.Pointer[backend.Caps]
+	probed *atomic.Pointer[backend.Caps]
 
 	settle func(store.Volume) error // see RunLazy; nil where nothing waits
 	vols   []store.Volume
@@ -37,10 +37,14 @@ type env struct {
 }
 
 // newEnv makes the branch main and opens a volume on it.
-func newEnv(t *testing.T, open Open, settle func(store.Volume) error, raw backend.Backend, withBase bool) *env {
-	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), open: open, settle: settle, raw: raw, bucket: raw, faults: fault.New()}
+func newEnv(t *testing.T, open Open, settle func(store.Volume) error, b bucket) *env {
+	raw := b.make(t)
+	e := &env{t: t, ctx: context.WithoutCancel(t.Context()), open: open, settle: settle, raw: raw, bucket: raw, faults: fault.New(), probed: b.probed}
+	if e.probed == nil {
+		e.probed = new(atomic.Pointer[backend.Caps])
+	}
 	e.opts.Host = "here"
-	if withBase {
+	if b.base {
 		b, err := newBased(e.ctx, raw)
 		e.ok(err)
 		e.based, e.raw, e.opts.Commits = b, b.merged, b

@@ -20,7 +20,7 @@ func RunModels(t *testing.T, open Open) {
 			continue
 		}
 		for _, c := range models() {
-			t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, nil, b.make(t), b.base)) })
+			t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, nil, b)) })
 		}
 	}
 }

@@ -7,6 +7,7 @@ package storetest
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keifs/keifs/backend"
@@ -47,9 +48,10 @@ func RunInMemory(t *testing.T, open Open, settle func(store.Volume) error) {
 
 // RunOn runs the suite on the bucket of another provider. fresh returns one that
 // is empty, for each test. What thousands of requests show is left to buckets
-// in memory.
+// in memory. What the first test finds out about a bucket, the others know, as
+// mounts remember it: the buckets are of one kind.
 func RunOn(t *testing.T, fresh func(t *testing.T) backend.Backend, open Open) {
-	b := bucket{name: "other", caps: fresh(t).Caps(), make: fresh}
+	b := bucket{name: "other", caps: fresh(t).Caps(), make: fresh, probed: new(atomic.Pointer[backend.Caps])}
 	b.run(t, open, nil)
 }
 
@@ -59,6 +61,8 @@ type bucket struct {
 	caps backend.Caps
 	base bool // the branch main has a base
 	make func(t *testing.T) backend.Backend
+
+	probed *atomic.Pointer[backend.Caps] // what all tests know; nil: each asks
 }
 
 // plain is the bucket that has everything.
@@ -71,7 +75,7 @@ func (b bucket) run(t *testing.T, open Open, settle func(store.Volume) error) {
 		if c.needs != nil && !c.needs(b.caps) || c.once && b.name != plain && b.name != plain+", with a base" || c.memory && !b.inMemory() || c.prompt && settle != nil {
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, settle, b.make(t), b.base)) })
+		t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, open, settle, b)) })
 	}
 }
 
