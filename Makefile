@@ -1,7 +1,7 @@
 # What a developer runs. CI runs .ci/run, which is check with an eye on skipped
 # tests.
 
-.PHONY: check test race lint fmt fuzz bench build
+.PHONY: check test race lint fmt fuzz bench build servers
 
 check: ## formatting, vet, linter and all tests with the race detector
 	@test -z "$$(gofmt -l .)" || { echo "not formatted, run make fmt:"; gofmt -l .; exit 1; }
@@ -14,6 +14,9 @@ build: ## the command, as ./keifs
 
 test:
 	go test ./...
+
+servers: ## build the servers that the tests start, where this machine does not have them
+	go test -timeout 30m ./test/versitygw ./test/fakegcs ./test/azurite ./test/minio
 
 race:
 	go test -race -timeout 30m ./...

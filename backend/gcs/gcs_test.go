@@ -1,13 +1,11 @@
 package gcs_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/backendtest"
 	"github.com/keifs/keifs/backend/gcs"
-	"github.com/keifs/keifs/backend/retry"
 	"github.com/keifs/keifs/test/fakegcs"
 )
 
@@ -35,17 +33,4 @@ func TestConformance(t *testing.T) {
 	srv := fakegcs.Shared(t)
 	opts := gcs.Options{Bucket: srv.NewBucket(t), Prefix: "some/prefix with+odd%41 ü", Endpoint: srv.Endpoint, Anonymous: true}
 	backendtest.Run(t, func(t *testing.T) backend.Backend { return open(t, opts) })
-}
-
-// TestConformanceOfARealBucket runs where KEIFS_TEST_GS_BUCKET names a bucket
-// that the application default credentials may write to. The service takes one
-// change a second of each name: retries wait for it.
-func TestConformanceOfARealBucket(t *testing.T) {
-	bucket := os.Getenv("KEIFS_TEST_GS_BUCKET")
-	if bucket == "" {
-		return // nothing is promised of it then
-	}
-	backendtest.Run(t, func(t *testing.T) backend.Backend {
-		return retry.Wrap(open(t, gcs.Options{Bucket: bucket}), retry.Options{})
-	})
 }
