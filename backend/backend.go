@@ -176,6 +176,10 @@ type Caps struct {
 	MaxParts    int   // parts of one assembly; 0 is no limit
 	MaxKey      int   // bytes of a key
 	MaxMetadata int   // bytes of all metadata names and values together; 0 is no limit
+
+	// ChangeEvery is the time between two changes of one key that the store
+	// asks for; sooner may be ErrThrottled. 0 is no limit.
+	ChangeEvery time.Duration
 }
 
 // Copier copies on the server.

@@ -7,6 +7,14 @@
 //
 // The ETag of an object is its generation and metageneration: a change of the
 // content is seen, and one of the metadata alone.
+//
+// A bucket with a hierarchical namespace moves an object by one atomic request,
+// and so is a [backend.Renamer]. Its rename of a whole folder is not used: it
+// is an operation that goes on by itself, whoever gives up waiting, and refuses
+// every write below the folder meanwhile; it wants a target that was never a
+// folder, although folders outlive their last object; and nothing says whether
+// the object "dir/" goes along, in which the attributes of a directory are. A
+// directory is copied there as it is elsewhere.
 package gcs
 
 import (
@@ -114,7 +122,7 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 		CondCreate: true, CondOverwrite: true, CondDelete: true, CondBatch: true, CondCopy: true, CondAssemble: true,
 		Metadata: true, Copy: true, StrongList: true, ListAfter: true, ObjectPrefix: true,
 		MaxPut: 5 << 40, MaxCopy: 5 << 40, MaxPart: 5 << 40, MaxParts: 10000,
-		MaxKey: maxKey - len(b.prefix), MaxMetadata: 8 << 10,
+		MaxKey: maxKey - len(b.prefix), MaxMetadata: 8 << 10, ChangeEvery: time.Second,
 	}
 	if opts.Caps != nil {
 		opts.Caps(&b.caps)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/gcs"
+	"github.com/keifs/keifs/backend/retry"
 	"github.com/keifs/keifs/test/fakegcs"
 )
 
@@ -312,5 +313,27 @@ func TestABucketWithFoldersRenamesAtomically(t *testing.T) {
 		if got := rec.since(); len(got) != 2 || got[0] != "POST /storage/v1/b/bucket/o/dir/a/moveTo/o/b ifGenerationMatch=5 ifMetagenerationMatch=2" {
 			t.Errorf("sent %q", got)
 		}
+	}
+}
+
+// TestAChangeThatComesTooSoonIsRepeated: the service takes one change a second
+// of each name, and answers 429 to more.
+func TestAChangeThatComesTooSoonIsRepeated(t *testing.T) {
+	isolate(t)
+	refused := 0
+	rec := &recorder{answer: opensWith(func(r *http.Request) *http.Response {
+		if refused < 3 {
+			refused++
+			return reply(r, 429, `{"error":{"code":429,"message":"The object exceeded the rate limit for object mutation operations.","errors":[{"reason":"rateLimitExceeded"}]}}`)
+		}
+		return reply(r, 200, `{"name":"a","generation":"7","metageneration":"1","size":"0"}`)
+	})}
+	b := open(t, gcs.Options{Bucket: "bucket", Anonymous: true, Transport: rec})
+	if every := b.Caps().ChangeEvery; every != time.Second {
+		t.Errorf("a change every %v", every)
+	}
+	info, err := retry.Wrap(b, retry.Options{BaseDelay: time.Millisecond}).Put(t.Context(), "a", backend.Bytes(nil), backend.PutOptions{Cond: backend.Cond{IfMatch: "6.1"}})
+	if err != nil || info.ETag != "7.1" || refused != 3 {
+		t.Errorf("%+v, %v after %d refusals", info, err, refused)
 	}
 }

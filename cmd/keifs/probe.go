@@ -81,5 +81,8 @@ func printCaps(w io.Writer, name string, caps backend.Caps) error {
 			fmt.Fprintf(t, "  %s\t%s\n", l.what, formatSize(l.limit))
 		}
 	}
+	if caps.ChangeEvery > 0 {
+		fmt.Fprintf(t, "  %s\tevery %s; what comes sooner is repeated\n", "changes of one object", caps.ChangeEvery)
+	}
 	return t.Flush()
 }

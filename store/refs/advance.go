@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 )
@@ -58,6 +59,9 @@ func (r *Refs) Advance(ctx context.Context, old *Ref, next Ref) (*Ref, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.pace(ctx, caps.ChangeEvery, old.Time); err != nil {
+		return nil, err
+	}
 	next = r.complete(next, old.Branch, old.Generation+1)
 	winner, err := r.decide(ctx, caps, next)
 	if err != nil {
@@ -71,6 +75,23 @@ func (r *Refs) Advance(ctx context.Context, old *Ref, next Ref) (*Ref, error) {
 		return nil, fmt.Errorf("branch %q: %w", old.Branch, ErrLost)
 	}
 	return ref, nil
+}
+
+// pace waits until the ref, which was changed at a time by whatever host's
+// clock, may be changed again.
+func (r *Refs) pace(ctx context.Context, every time.Duration, changed time.Time) error {
+	wait := min(every-r.opts.Now().Sub(changed), every)
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("ref: %w", ctx.Err())
+	}
 }
 
 // Delete ends the ref of a branch. Its log stays, and goes on where a branch of

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -302,6 +303,46 @@ func FuzzParseRev(f *testing.F) {
 		rev, err := ParseRev(s, time.Unix(0, 0))
 		if err == nil && (CheckName(rev.Name) != nil || strings.ContainsAny(rev.At, "/\x00")) {
 			t.Errorf("%q: %+v", s, rev)
+		}
+	})
+}
+
+func TestARefIsNotChangedMoreOftenThanTheStoreTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		b := mem.New("t", mem.Options{Caps: func(c *backend.Caps) { c.ChangeEvery = time.Second }})
+		r := New(b, Options{Host: "h"})
+		ref, err := r.Create(ctx, "main", Ref{Head: id(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Create(ctx, "other", Ref{Head: id(1)}); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for i := range 3 {
+			if ref, err = r.Advance(ctx, ref, Ref{Head: id(i + 2)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("three changes at once took %v", took)
+		}
+		time.Sleep(time.Minute)
+		began = time.Now()
+		if ref, err = r.Advance(ctx, ref, Ref{Head: id(7)}); err != nil || time.Since(began) != 0 {
+			t.Errorf("a change after a minute waited %v; %v", time.Since(began), err)
+		}
+		// A host whose clock is ahead makes nobody wait longer.
+		ahead := *ref
+		ahead.Time = ahead.Time.Add(time.Hour)
+		if ref, err = r.Advance(ctx, &ahead, Ref{Head: id(8)}); err != nil || time.Since(began) != time.Second {
+			t.Errorf("waited %v; %v", time.Since(began), err)
+		}
+		cancelled, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, err := r.Advance(cancelled, ref, Ref{Head: id(9)}); !errors.Is(err, context.Canceled) {
+			t.Error(err)
 		}
 	})
 }
