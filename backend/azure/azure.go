@@ -6,6 +6,12 @@
 //
 // Azure takes some names for others: a backslash for a slash, and a component
 // that ends in a dot for one without. Such keys are refused.
+//
+// So are accounts with a hierarchical namespace, where they tell. Theirs are
+// directories in earnest: a listing has them as blobs, a blob and a directory
+// cannot share a name, "dir/" names the directory itself, and the one rename
+// there is belongs to another protocol. Keys would not be what they are
+// elsewhere, and no emulator knows any of it to show that they are.
 package azure
 
 import (

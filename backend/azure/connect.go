@@ -16,6 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/httpio"
 )
 
 // The variables are those of Azure's own tools.
@@ -41,7 +42,8 @@ type auth struct {
 	sas   string // a query
 }
 
-// connect makes the client, and lists one blob, which shows whether all is well.
+// connect makes the client, lists one blob, which shows whether all is well, and
+// asks what kind of account it is.
 func (c *container) connect(ctx context.Context, opts *Options) error {
 	clientOptions := &azcontainer.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: c.HTTPClient(),
@@ -55,9 +57,21 @@ func (c *container) connect(ctx context.Context, opts *Options) error {
 	ctx, w := c.Watch(ctx)
 	defer w.Stop()
 	pager := c.client.NewListBlobsFlatPager(&azcontainer.ListBlobsFlatOptions{Prefix: &c.prefix, MaxResults: new(int32(1))})
-	_, err = pager.NextPage(ctx)
-	return c.fail(ctx, "open", opts.Container, err)
+	if _, err = pager.NextPage(ctx); err != nil {
+		return c.fail(ctx, "open", opts.Container, err)
+	}
+	// Not everybody may ask; Azure's answer to who may not is an error.
+	account, err := c.client.GetAccountInfo(ctx, nil)
+	if err == nil && value(account.IsHierarchicalNamespaceEnabled) {
+		return backend.Fail("open", opts.Container, backend.ErrUnsupported, errHierarchical)
+	}
+	if ended := httpio.Ended(ctx, "open", opts.Container); ended != nil {
+		return ended
+	}
+	return nil
 }
+
+var errHierarchical = errors.New("the account has a hierarchical namespace (Data Lake Storage), in which a directory is listed as one more blob")
 
 func (c *container) signIn(opts *Options, o *azcontainer.ClientOptions) (err error) {
 	signature := strings.TrimPrefix(os.Getenv(sasEnv), "?")

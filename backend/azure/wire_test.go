@@ -297,3 +297,34 @@ func TestWhatOtherToolsStoredIsRead(t *testing.T) {
 		t.Errorf("%s, want %s", b.Name(), want)
 	}
 }
+
+// TestAHierarchicalNamespaceIsRefused answers as such an account does, which
+// the emulator is not; where the account does not say, it is one like others.
+func TestAHierarchicalNamespaceIsRefused(t *testing.T) {
+	isolate(t)
+	for tells, want := range map[string]error{"true": backend.ErrUnsupported, "false": nil, "": nil, "refused": nil} {
+		wire := &recorder{answer: func(r *http.Request) *http.Response {
+			if q := r.URL.Query(); q.Get("restype") != "account" || q.Get("comp") != "properties" {
+				return answer(r, 200, "", emptyListing)
+			}
+			if tells == "refused" {
+				return answer(r, 403, "AuthorizationPermissionMismatch", "")
+			}
+			resp := answer(r, 200, "", "")
+			if tells != "" {
+				resp.Header.Set("x-ms-is-hns-enabled", tells)
+			}
+			return resp
+		}}
+		b, err := azure.Open(t.Context(), azure.Options{Container: "c", Account: "a", Key: "c2VjcmV0", Transport: wire})
+		if !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", tells, err, want)
+		}
+		if err == nil {
+			b.Close()
+		}
+		if sent := wire.take(); len(sent) != 2 {
+			t.Errorf("%q: %d requests", tells, len(sent))
+		}
+	}
+}
