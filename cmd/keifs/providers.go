@@ -49,6 +49,27 @@ func (s *settings) providers(log *slog.Logger) (all.Options, error) {
 	return o, nil
 }
 
+// fits returns an error for an option that another cloud than Amazon's would
+// have to ignore, though somebody counts on it.
+func (s *settings) fits(url string) error {
+	scheme, _, _ := strings.Cut(url, ":")
+	if scheme != "gs" && scheme != "az" && scheme != "bunny" {
+		return nil
+	}
+	for _, o := range []struct {
+		name string
+		set  bool
+	}{
+		{"sse", s.sse.value != ""}, {"sse-kms-key-id", s.sseKMSKeyID != ""}, {"sse-customer-key-file", s.sseCustomerKeyFile != ""},
+		{"storage-class", s.storageClass != "" && scheme != "gs"},
+	} {
+		if o.set {
+			return usageError("--%s is not for %s://", o.name, scheme)
+		}
+	}
+	return nil
+}
+
 // key reads the file of --key-file: a file, since what is on a command line or
 // in the environment is seen by others. It is nil without.
 func (s *settings) key() ([]byte, error) {

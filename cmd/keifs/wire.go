@@ -52,6 +52,9 @@ func (s *settings) openRemote(ctx context.Context, url string, log *slog.Logger)
 	ctx, cancel := context.WithTimeoutCause(ctx, preflightTimeout,
 		fmt.Errorf("%w: no answer within %v", backend.ErrUnreachable, preflightTimeout))
 	defer cancel()
+	if err := s.fits(url); err != nil {
+		return nil, err
+	}
 	providers, err := s.providers(log)
 	if err != nil {
 		return nil, err
