@@ -326,7 +326,8 @@ func (b *Bucket) Rename(ctx context.Context, src, dst string, cond backend.Cond)
 		return err
 	}
 	if from == nil || to == nil {
-		return info, rename(ctx)
+		err := rename(ctx)
+		return info, err
 	}
 	for _, c := range []*change{from, to} {
 		v, err := c.layer.view(ctx, fresh)
