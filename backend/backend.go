@@ -141,7 +141,7 @@ type ListOptions struct {
 	// is given; else it is ignored.
 	After string
 
-	Limit int // entries at most, prefixes included; 0 is the store's own page size
+	Limit int // entries at most, prefixes included; 0 is the store's own page size; below 0 is ErrInvalid
 }
 
 // Page is one page of a listing. Objects and Prefixes are each in ascending

@@ -44,10 +44,13 @@ is a directory in it, every file one plain object that any S3 tool can read.
   keifs umount ~/kei                 waits until everything is in the bucket
   keifs commit -m "before it"        keeps what a branch has now, for ever
 
-STORE is s3://bucket[/prefix], gs://bucket[/prefix], az://container[/prefix],
-bunny://zone[/prefix], file:///dir or mem:. Exit status: 0 done, 1 failed,
-2 usage or configuration, 3 the directory, 4 the store refused or is not
-there, 5 the store cannot be reached, 6 this machine lacks something.`,
+A store is one of these, of which the prefix can be left out:
+
+` + storeForms() + `
+
+Exit status: 0 done, 1 failed, 2 usage or configuration, 3 the directory, 4 the
+store refused or is not there, 5 the store cannot be reached, 6 this machine
+lacks something.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,

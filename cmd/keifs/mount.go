@@ -26,10 +26,13 @@ func mountCommand(sh *shared) *cobra.Command {
 		Long: `Mount a store on a directory; returns when it is mounted, and the exit status
 says whether it is.
 
-STORE is s3://bucket[/prefix], gs://bucket[/prefix], az://container[/prefix],
-bunny://zone[/prefix], file:///dir or mem:. Without it, the embedded store below
-$XDG_DATA_HOME/keifs is mounted, with a branch "main" made on first use; DIR is
-then made where it is missing. DIR must be an empty directory.
+STORE is one of these, of which the prefix can be left out:
+
+` + storeForms() + `
+
+Without it, the embedded store below $XDG_DATA_HOME/keifs is mounted, with a
+branch "main" made on first use; DIR is then made where it is missing. DIR must
+be an empty directory.
 
 Every option can come from a flag, -o, the environment (KEIFS_CACHE_DIR for
 --cache-dir) or the configuration file; the first of these that has it counts.`,

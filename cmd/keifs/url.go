@@ -17,7 +17,7 @@ func checkURL(url string) error {
 		return usageError("credentials do not belong in the URL of a store: put them into the environment, or the configuration of the store's own tools")
 	case !ok && !filepath.IsAbs(url):
 		return usageError("%q is neither a command nor a store: %s", url, all.Schemes)
-	case (scheme == "s3" || scheme == "gs" || scheme == "az" || scheme == "bunny" || scheme == "file") && !strings.HasPrefix(rest, "//"):
+	case strings.Contains(" "+all.Schemes, " "+scheme+"://") && !strings.HasPrefix(rest, "//"):
 		want := scheme + "://" + strings.TrimLeft(rest, "/")
 		if scheme == "file" {
 			want = "file:///" + strings.TrimLeft(rest, "/")
@@ -26,6 +26,9 @@ func checkURL(url string) error {
 	}
 	return nil
 }
+
+// storeForms are the forms of a store's URL, a line each, for help texts.
+func storeForms() string { return "  " + strings.ReplaceAll(all.Schemes, ", ", "\n  ") }
 
 // filePath is the folder of a file store; empty for another.
 func filePath(url string) string {
