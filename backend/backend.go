@@ -3,8 +3,8 @@
 //
 // The types to know are [Backend], which a provider implements; [Info], what a
 // store says of one object; [Caps], what a bucket was seen to do; and the
-// optional powers [Copier], [Assembler], [BatchDeleter], [Versioner] and
-// [Renamer], which are found with [As]. Decorators are built with [Intercept].
+// optional powers [Copier], [Assembler], [Discarder], [BatchDeleter],
+// [Versioner] and [Renamer], which are found with [As]. Decorators are built with [Intercept].
 //
 // "Asynchronous" in Go is a blocking, context-first method that is safe for
 // concurrent use: callers start as many as they like, and one process-wide
@@ -222,6 +222,14 @@ type Assembly interface {
 	Complete(ctx context.Context) (Info, error)
 	// Abort discards the parts. It may be called after a failed Complete.
 	Abort(ctx context.Context) error
+}
+
+// Discarder is an Assembler whose unfinished assemblies stay in the store, and
+// cost money there, when the process that began them dies.
+type Discarder interface {
+	// Discard ends an assembly of a process before by its [AssemblyID]. One
+	// that has ended is no error.
+	Discard(ctx context.Context, key, id string) error
 }
 
 // BatchDeleter deletes many objects by one request.

@@ -132,3 +132,12 @@ func PriorityOf(ctx context.Context) Priority {
 	p, _ := ctx.Value(priorityKey{}).(Priority)
 	return p
 }
+
+// AssemblyID is what Discarder.Discard knows the assembly by; empty where the
+// store has none.
+func AssemblyID(a Assembly) string {
+	if named, ok := a.(interface{ ID() string }); ok {
+		return named.ID()
+	}
+	return ""
+}

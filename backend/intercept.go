@@ -7,7 +7,7 @@ import (
 
 // Op describes one request that passes an [Interceptor].
 type Op struct {
-	Name string // "stat", "get", "put", "delete", "list", "copy", "assemble", "putpart", "copypart", "complete", "abort", "deletebatch", "versions", "rename"
+	Name string // "stat", "get", "put", "delete", "list", "copy", "assemble", "putpart", "copypart", "complete", "abort", "discard", "deletebatch", "versions", "rename"
 	Key  string // the key, or the prefix of a listing
 	Cond Cond   // the condition of a change
 
@@ -134,6 +134,12 @@ func (d *intercepted) Assemble(ctx context.Context, key string, opts PutOptions)
 	})
 }
 
+func (d *intercepted) Discard(ctx context.Context, key, id string) error {
+	return d.in(ctx, &Op{Name: "discard", Key: key}, func(ctx context.Context) error {
+		return power[Discarder](d).Discard(ctx, key, id)
+	})
+}
+
 func (d *intercepted) DeleteBatch(ctx context.Context, objects []Deletion) ([]error, error) {
 	return call(ctx, d, &Op{Name: "deletebatch"}, func(ctx context.Context) ([]error, error) {
 		return power[BatchDeleter](d).DeleteBatch(ctx, objects)
@@ -178,3 +184,6 @@ func (a *interceptedAssembly) Complete(ctx context.Context) (Info, error) {
 func (a *interceptedAssembly) Abort(ctx context.Context) error {
 	return a.d.in(ctx, &Op{Name: "abort", Key: a.key}, a.next.Abort)
 }
+
+// ID is what Discard knows the assembly by.
+func (a *interceptedAssembly) ID() string { return AssemblyID(a.next) }

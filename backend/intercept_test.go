@@ -100,6 +100,7 @@ func TestEveryRequestIsIntercepted(t *testing.T) {
 	})
 	copier, _ := backend.As[backend.Copier](b)
 	assembler, _ := backend.As[backend.Assembler](b)
+	discarder, _ := backend.As[backend.Discarder](b)
 	batch, _ := backend.As[backend.BatchDeleter](b)
 	versioner, _ := backend.As[backend.Versioner](b)
 	absent := backend.Cond{IfAbsent: true}
@@ -132,6 +133,7 @@ func TestEveryRequestIsIntercepted(t *testing.T) {
 		"copypart begun (write)":           func() error { return asm.CopyPart(ctx, 1, "there", "", 0, 1) },
 		"complete begun if absent (write)": func() error { _, err := asm.Complete(ctx); return err },
 		"abort begun (write)":              func() error { return asm.Abort(ctx) },
+		"discard begun (write)":            func() error { return discarder.Discard(ctx, "begun", backend.AssemblyID(asm)) },
 		"deletebatch  (write)":             func() error { _, err := batch.DeleteBatch(ctx, []backend.Deletion{{Key: "there"}}); return err },
 		"versions pre":                     func() error { _, err := versioner.VersionsPage(ctx, backend.ListOptions{Prefix: "pre"}); return err },
 	}

@@ -53,6 +53,9 @@ func (in *inode) holdAttr(ctx context.Context, path store.Path, change store.Att
 	}
 	in.unsavedLocked(time.Now())
 	in.entry.Attr, in.attrs = attr, true
+	if in.stream != nil {
+		in.stream.touched = true
+	}
 	if in.record != 0 { // what was acknowledged once is so with all that comes later
 		err = in.promiseLocked(in.where, 0)
 	}

@@ -69,7 +69,7 @@ type Options struct {
 
 	Logger *slog.Logger
 
-	patchFrom int64 // see the constant; less in tests
+	patchFrom, streamPart int64 // see the constants; less in tests
 }
 
 const (
@@ -131,6 +131,9 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	}
 	if opts.patchFrom == 0 {
 		opts.patchFrom = patchFrom
+	}
+	if opts.streamPart == 0 {
+		opts.streamPart = streamPart
 	}
 	if opts.Pending <= 0 {
 		opts.Pending = max(opts.Size, defaultSize/10)

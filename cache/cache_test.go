@@ -52,6 +52,12 @@ func TestVolume(t *testing.T) {
 	t.Run("write-back with nobody waiting", func(t *testing.T) {
 		storetest.RunModels(t, opener(Options{WriteBack: true}))
 	})
+	t.Run("everything sent while it is written", func(t *testing.T) {
+		storetest.RunModels(t, opener(Options{streamPart: 100}))
+	})
+	t.Run("everything sent while it is written, and write-back", func(t *testing.T) {
+		storetest.RunModels(t, opener(Options{streamPart: 100, WriteBack: true}))
+	})
 	t.Run("every change a patch", func(t *testing.T) {
 		storetest.RunModels(t, opener(Options{patchFrom: 1}))
 	})

@@ -33,24 +33,27 @@ type inode struct {
 	dead    bool   // gone from the tree
 
 	// mu is taken after t.mu. It is held for local work, never across requests.
-	mu      sync.Mutex
-	entry   store.Entry   // Version is the one that the content is based on
-	base    store.Entry   // what the bucket had, when it was last seen to have the inode
-	file    *stagedFile   // the content, if it is staged
-	patch   *patch        // which part of it is; nil: all
-	origin  *origin       // the object that has the content, if it is a copy
-	busy    chan struct{} // closed when the content, now being staged or published, may be changed again
-	upload  bool          // it is busy being published
-	content bool          // the bucket does not have this content
-	attrs   bool          // the bucket does not have these attributes
-	fresh   bool          // created empty in the bucket, and since then never flushed: more will follow
-	removed bool          // by this volume: never published again
-	moves   uint64        // counts changes of where the content is
-	tried   []store.Entry // publications that failed, so that the bucket may have one of them
-	since   time.Time     // of the oldest unpublished change
-	changed time.Time     // of the latest one
-	failed  error         // of the last publication
-	stale   error         // the name was lost to somebody else, with this answer
+	mu         sync.Mutex
+	entry      store.Entry   // Version is the one that the content is based on
+	base       store.Entry   // what the bucket had, when it was last seen to have the inode
+	file       *stagedFile   // the content, if it is staged
+	patch      *patch        // which part of it is; nil: all
+	filled     int64         // up to where it was written without a gap
+	stream     *stream       // by which it goes into the bucket while it is written
+	origin     *origin       // the object that has the content, if it is a copy
+	busy       chan struct{} // closed when the content, now being staged or published, may be changed again
+	upload     bool          // it is busy being published
+	content    bool          // the bucket does not have this content
+	attrs      bool          // the bucket does not have these attributes
+	fresh      bool          // created empty in the bucket, and since then never flushed: more will follow
+	removed    bool          // by this volume: never published again
+	moves      uint64        // counts changes of where the content is
+	unstreamed bool          // it is not streamed, until it is in the bucket
+	tried      []store.Entry // publications that failed, so that the bucket may have one of them
+	since      time.Time     // of the oldest unpublished change
+	changed    time.Time     // of the latest one
+	failed     error         // of the last publication
+	stale      error         // the name was lost to somebody else, with this answer
 
 	// What the journal has promised; see acknowledge.
 	record   journal.ID // 0 is nothing
@@ -277,7 +280,7 @@ func (in *inode) stageLocked(ctx context.Context, keep int64, all bool) error {
 	if err != nil {
 		return err
 	}
-	in.file, in.patch = file, part
+	in.file, in.patch, in.filled = file, part, size
 	in.setOriginLocked(nil)
 	in.moves++
 	return nil
@@ -316,7 +319,9 @@ func (in *inode) setOriginLocked(from *origin) {
 // changedLocked notes a change of the content.
 func (in *inode) changedLocked() {
 	now := time.Now()
-	in.entry.Mtime, in.entry.Ctime, in.entry.Atime = now, now, time.Time{}
+	if in.stream == nil || in.stream.touched {
+		in.entry.Mtime, in.entry.Ctime, in.entry.Atime = now, now, time.Time{}
+	}
 	in.unsavedLocked(now)
 	in.content = true
 }
@@ -348,7 +353,7 @@ func (in *inode) write(ctx context.Context, p []byte, off int64) (int, error) {
 
 // writeOnce writes as much as the disk takes, and returns where it ended.
 func (in *inode) writeOnce(ctx context.Context, p []byte, off int64) (n int, end int64, err error) {
-	if err := in.lockStaged(ctx, math.MaxInt64); err != nil {
+	if err := in.lockRange(ctx, off, int64(len(p))); err != nil {
 		return 0, off, err
 	}
 	defer in.mu.Unlock()
@@ -359,10 +364,44 @@ func (in *inode) writeOnce(ctx context.Context, p []byte, off int64) (n int, end
 	end = off + int64(n)
 	if n > 0 {
 		in.entry.Size = max(in.entry.Size, end)
-		in.patch.wrote(off, int64(n))
-		in.changedLocked()
+		in.wroteLocked(off, int64(n))
+		in.streamLocked()
 	}
 	return n, end, err
+}
+
+// lockRange is lockStaged for a change of a range, which begins at the end
+// where off is negative.
+func (in *inode) lockRange(ctx context.Context, off, n int64) error {
+	for {
+		if err := in.lockStaged(ctx, math.MaxInt64); err != nil {
+			return err
+		}
+		r := store.Range{Off: off, Len: n}
+		if off < 0 {
+			r.Off = in.entry.Size
+		}
+		sending := in.stream.sendingLocked(r)
+		if sending == nil {
+			return nil
+		}
+		in.mu.Unlock()
+		select {
+		case <-sending:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// wroteLocked notes a change of a range.
+func (in *inode) wroteLocked(off, n int64) {
+	if off <= in.filled {
+		in.filled = max(in.filled, off+n)
+	}
+	in.patch.wrote(off, n)
+	in.stream.wroteLocked(store.Range{Off: off, Len: n})
+	in.changedLocked()
 }
 
 // truncate cuts or extends the file.
@@ -380,6 +419,7 @@ func (in *inode) truncate(ctx context.Context, size int64) error {
 	in.entry.Size = size
 	in.patch.cut(size)
 	in.changedLocked()
+	in.cutLocked(size)
 	return nil
 }
 
@@ -388,15 +428,14 @@ func (in *inode) punch(ctx context.Context, off, n int64) error {
 	if off < 0 || n < 0 {
 		return fmt.Errorf("punch %d+%d: %w", off, n, store.ErrInvalid)
 	}
-	if err := in.lockStaged(ctx, math.MaxInt64); err != nil {
+	if err := in.lockRange(ctx, off, n); err != nil {
 		return err
 	}
 	defer in.mu.Unlock()
 	if n = min(n, in.entry.Size-off); n <= 0 {
 		return nil
 	}
-	in.patch.wrote(off, n)
-	in.changedLocked()
+	in.wroteLocked(off, n)
 	return in.file.punch(off, n)
 }
 

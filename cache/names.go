@@ -159,6 +159,9 @@ func (t *tree) unlink(in *inode) error {
 	in.removed = true
 	record := in.record
 	in.forgetPromiseLocked()
+	if in.stream != nil {
+		in.giveUpLocked()
+	}
 	in.mu.Unlock()
 	err := t.c.withdraw(record)
 	t.settle(in)

@@ -22,6 +22,9 @@ const (
 	kindRemoval journal.Kind = 3
 	// kindRename: the rename of a directory, which may be half done.
 	kindRename journal.Kind = 4
+	// kindUpload: an upload that was begun in the bucket, for a file that is
+	// not in it yet.
+	kindUpload journal.Kind = 5
 )
 
 // fileRecord is the data of kindFile. What Linux takes as names are bytes, and
@@ -32,7 +35,8 @@ type fileRecord struct {
 	Staged string        `json:"staged"` // name of the file in staging, which knows the size
 	Base   string        `json:"base,omitempty"`
 	Since  time.Time     `json:"since"`
-	Attr   store.Attr    `json:"attr"` // without extended attributes
+	Sent   time.Time     `json:"sent,omitzero"` // time of change of the object, where a stream has begun it with another one
+	Attr   store.Attr    `json:"attr"`          // without extended attributes
 	Xattrs []xattrRecord `json:"xattrs,omitempty"`
 }
 
@@ -73,11 +77,15 @@ func (in *inode) acknowledge(ctx context.Context) (acknowledged bool, err error)
 func (in *inode) promiseLocked(where func() store.Path, other journal.ID) error {
 	c := in.t.c
 	doneLocked := in.busyLocked()
-	e, file, since, size := in.entry, in.file, in.since, in.entry.Size
+	r := fileRecord{Branch: []byte(in.t.Name()), Staged: in.file.name(), Since: in.since}
+	if in.stream != nil {
+		r.Sent = in.stream.attr.Ctime
+	}
+	e, file, size := in.entry, in.file, in.entry.Size
 	replaces := []journal.ID{in.record, other}
 	in.mu.Unlock()
 	c.stage.mustSync(file)
-	id, err := c.append(kindFile, encodeFile(in.t.Name(), where(), file.name(), e, since), replaces...)
+	id, err := c.append(kindFile, r.encode(where(), e), replaces...)
 	in.mu.Lock()
 	doneLocked()
 	if err != nil {
@@ -135,17 +143,16 @@ func (c *Cache) withdraw(ids ...journal.ID) error {
 	return err
 }
 
-func encodeFile(branch string, p store.Path, staged string, e store.Entry, since time.Time) []byte {
-	r := fileRecord{
-		Branch: []byte(branch), Path: []byte(p.String()), Staged: staged, Base: e.Version, Since: since, Attr: e.Attr,
-	}
+// encode is the record of the file as e, at a path.
+func (r fileRecord) encode(p store.Path, e store.Entry) []byte {
+	r.Path, r.Base, r.Attr = []byte(p.String()), e.Version, e.Attr
 	r.Attr.Xattrs = nil
 	for name, value := range e.Xattrs {
 		r.Xattrs = append(r.Xattrs, xattrRecord{[]byte(name), value})
 	}
 	data, err := json.Marshal(r)
 	if err != nil { // a time that JSON does not know: the store would not keep it either
-		r.Attr.Mtime, r.Attr.Atime, r.Attr.Ctime = since, time.Time{}, since
+		r.Attr.Mtime, r.Attr.Atime, r.Attr.Ctime = r.Since, time.Time{}, r.Since
 		data, _ = json.Marshal(r)
 	}
 	return data
@@ -190,6 +197,8 @@ func (c *Cache) replay() error {
 			return c.removals.replay(r)
 		case kindRename:
 			return c.renames.replay(r)
+		case kindUpload:
+			return c.replayUpload(r)
 		}
 		return fmt.Errorf("a record of kind %d: %w", r.Kind, journal.ErrFormat)
 	})
@@ -230,6 +239,9 @@ func (c *Cache) replayFile(r journal.Record) error {
 	in.file, in.content, in.attrs, in.since = file, true, true, rec.Since
 	in.record, in.promised, in.reserved = r.ID, true, size
 	in.tried = []store.Entry{e} // it may have reached the bucket
+	if !rec.Sent.IsZero() {
+		in.tried = append(in.tried, store.Entry{Attr: store.Attr{Ctime: rec.Sent}, Size: size})
+	}
 	in.mu.Unlock()
 	c.promised.Add(size)
 	if !r.Synced {

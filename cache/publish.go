@@ -80,7 +80,7 @@ func (in *inode) publishClaimed(ctx context.Context, path store.Path) error {
 	case err == nil:
 		in.entry, in.base = e, e
 		in.publishedLocked()
-		in.content, in.attrs, in.tried = false, false, nil
+		in.content, in.attrs, in.tried, in.unstreamed = false, false, nil, false
 		in.fulfilledLocked()
 		in.setOriginLocked(nil)
 		in.moves++
@@ -128,6 +128,10 @@ func (in *inode) senderLocked(path store.Path) func(context.Context) (store.Entr
 	case in.content && from != nil:
 	case in.content:
 		source := in.file.source(e.Size)
+		if stream := in.stream; stream != nil {
+			in.stream = nil // it ends here
+			return func(ctx context.Context) (store.Entry, error) { return stream.finish(ctx, path, source, opts) }
+		}
 		if in.patch != nil {
 			plan := *in.patch // nobody changes it until this is done, but complete
 			plan.dirty.list = slices.Clone(plan.dirty.list)

@@ -60,7 +60,8 @@ func (t *tree) renameHere(ctx context.Context, from, to store.Path, mode store.R
 	return true, nil
 }
 
-// unseen says whether the bucket certainly has nothing of the file.
+// unseen says whether the bucket certainly has nothing of the file, and not
+// most of it already by a stream.
 func (in *inode) unseen() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -68,7 +69,7 @@ func (in *inode) unseen() bool {
 }
 
 func (in *inode) unseenLocked() bool {
-	return in.dirtyLocked() && in.content && in.file != nil && in.entry.Version == "" && len(in.tried) == 0
+	return in.dirtyLocked() && in.content && in.file != nil && in.entry.Version == "" && len(in.tried) == 0 && !in.stream.mostlyLocked()
 }
 
 // moveUnseen promises the file under its new name, in the place of what that
@@ -78,6 +79,9 @@ func (in *inode) moveUnseen(ctx context.Context, to store.Path, replaced store.E
 	defer in.mu.Unlock()
 	if err := in.idleLocked(ctx); err != nil || !in.unseenLocked() {
 		return false, err
+	}
+	if in.stream != nil {
+		in.giveUpLocked() // which has the old name
 	}
 	other := in.record
 	if target != nil {

@@ -366,6 +366,9 @@ func (t *tree) dropLocked(in *inode) {
 	delete(t.inodes, in)
 	in.dead = true
 	in.setOriginLocked(nil)
+	if in.stream != nil {
+		in.giveUpLocked()
+	}
 	switch {
 	case in.file == nil:
 	case in.record != 0 && in.dirtyLocked(): // the next mount goes on with it

@@ -118,15 +118,19 @@ func (s *Store) publication(ctx context.Context, p Path, kind uint32, size int64
 // before.
 const attempts = 5
 
-func (s *Store) publish(ctx context.Context, pub publication) (Entry, error) {
-	var cond backend.Cond
+// condition is that of the first attempt.
+func (pub publication) condition() backend.Cond {
 	switch {
 	case pub.opts.Replace:
+		return backend.Cond{}
 	case pub.opts.Exclusive, pub.opts.Base == "":
-		cond.IfAbsent = true
-	default:
-		cond.IfMatch = pub.opts.Base
+		return backend.Cond{IfAbsent: true}
 	}
+	return backend.Cond{IfMatch: pub.opts.Base}
+}
+
+func (s *Store) publish(ctx context.Context, pub publication) (Entry, error) {
+	cond := pub.condition()
 	for range attempts {
 		info, err := pub.put(ctx, pub.key, pub.putOptions(cond))
 		if err == nil {

@@ -129,15 +129,8 @@ func (s *Store) assembleParts(ctx context.Context, assembler backend.Assembler, 
 		return backend.Info{}, err
 	}
 	defer func() {
-		if err == nil {
-			return
-		}
-		// Parts that are left over cost money: take them away even when the
-		// caller has gone.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		if err := a.Abort(ctx); err != nil {
-			s.log.Warn("an unfinished upload is left in the store", "store", s.BackendName(), "key", key, "err", err)
+		if err != nil {
+			s.abandon(ctx, a, key)
 		}
 	}()
 	numbers := slices.Collect(func(yield func(int) bool) {
@@ -152,6 +145,16 @@ func (s *Store) assembleParts(ctx context.Context, assembler backend.Assembler, 
 		return backend.Info{}, err
 	}
 	return a.Complete(ctx)
+}
+
+// abandon aborts an assembly. Parts that are left over cost money: they are
+// taken away even when the caller has gone.
+func (s *Store) abandon(ctx context.Context, a backend.Assembly, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := a.Abort(ctx); err != nil {
+		s.log.Warn("an unfinished upload is left in the store", "store", s.BackendName(), "key", key, "err", err)
+	}
 }
 
 // transfer makes dst an object with the content that src has, which must

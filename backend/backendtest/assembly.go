@@ -230,6 +230,20 @@ func assemblyErrors(s *tester) {
 	s.complete(asm)
 	s.holds("a", slices.Concat(content(1, n), content(2, n), []byte("tail")))
 
+	if d, ok := backend.As[backend.Discarder](s.b); ok {
+		asm = s.assemble(a, "discarded", backend.PutOptions{})
+		s.part(asm, 1, content(1, n))
+		for range 2 { // the second finds nothing any more
+			if err := d.Discard(s.ctx, s.key("discarded"), backend.AssemblyID(asm)); err != nil {
+				s.Error(err)
+			}
+		}
+		if _, err := asm.Complete(s.ctx); err == nil {
+			s.Error("what was discarded is complete")
+		}
+		s.absent("discarded")
+	}
+
 	_, err = a.Assemble(s.ctx, s.key("a"), backend.PutOptions{Metadata: map[string]string{"a": "x\ny"}})
 	s.fails("bad metadata", err, backend.ErrInvalid)
 	if max := s.caps.MaxParts; max > 0 {

@@ -42,7 +42,7 @@ func New(name string, opts Options) backend.Backend {
 	if opts.PageSize <= 0 {
 		opts.PageSize = 1000
 	}
-	b := &bucket{name: name, opts: opts, objects: map[string]*object{}}
+	b := &bucket{name: name, opts: opts, objects: map[string]*object{}, assemblies: map[string]*assembly{}}
 	b.caps = backend.Caps{
 		CondCreate: true, CondOverwrite: true, CondDelete: true, CondBatch: true, CondCopy: true, CondAssemble: true,
 		Metadata: true, Copy: true, StrongList: true, ListAfter: true, ObjectPrefix: true,
@@ -73,6 +73,9 @@ type bucket struct {
 	objects map[string]*object
 	keys    []string // of objects, sorted; with versions, also keys that are deleted now
 	serial  int      // of the last version
+
+	assemblies map[string]*assembly // that have not ended
+	begun      int
 }
 
 // object is one version. It never changes once it is in the bucket, so that

@@ -6,6 +6,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/keifs/keifs/backend"
@@ -17,6 +18,7 @@ type powerful struct{ *bucket }
 var (
 	_ backend.Copier       = powerful{}
 	_ backend.Assembler    = powerful{}
+	_ backend.Discarder    = powerful{}
 	_ backend.BatchDeleter = powerful{}
 )
 
@@ -62,11 +64,40 @@ func (b powerful) Assemble(ctx context.Context, key string, opts backend.PutOpti
 	if err := b.checkPut(ctx, "assemble", key, 0, opts, b.caps.CondAssemble, b.caps.CondAssemble); err != nil {
 		return nil, err
 	}
-	return &assembly{b: b, key: key, opts: opts, parts: map[int][]byte{}}, nil
+	a := &assembly{b: b, key: key, opts: opts, parts: map[int][]byte{}}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.begun++
+	a.id = strconv.Itoa(b.begun)
+	b.assemblies[a.id] = a
+	return a, nil
+}
+
+// ID implements what backend.AssemblyID asks for.
+func (a *assembly) ID() string { return a.id }
+
+// Discard implements backend.Discarder.
+func (b powerful) Discard(ctx context.Context, _, id string) error {
+	b.mu.Lock()
+	a := b.assemblies[id]
+	b.mu.Unlock()
+	if a == nil {
+		return ctx.Err()
+	}
+	return a.Abort(ctx)
+}
+
+// end forgets the assembly, whose lock is held.
+func (a *assembly) end() {
+	a.parts = nil
+	a.b.mu.Lock()
+	defer a.b.mu.Unlock()
+	delete(a.b.assemblies, a.id)
 }
 
 type assembly struct {
 	b    powerful
+	id   string
 	key  string
 	opts backend.PutOptions
 
@@ -157,7 +188,7 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 	o.info.ETag = fmt.Sprintf("%s-%d", hex.EncodeToString(sums.Sum(nil)), len(a.parts))
 	info, err := a.b.store(ctx, "complete", o, a.opts.Cond, a.b.caps.CondAssemble, a.b.caps.CondAssemble)
 	if err == nil {
-		a.parts = nil
+		a.end()
 	}
 	return info, err
 }
@@ -168,6 +199,6 @@ func (a *assembly) Abort(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.parts = nil
+	a.end()
 	return nil
 }

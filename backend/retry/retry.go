@@ -96,7 +96,7 @@ func settle(op *backend.Op, err error) error {
 	gone := errors.Is(err, backend.ErrNotExist)
 	lost := errors.Is(err, backend.ErrPrecondition)
 	switch op.Name {
-	case "delete", "abort":
+	case "delete", "abort", "discard":
 		if gone {
 			return nil
 		}

@@ -167,13 +167,25 @@ func (a *assembly) Complete(ctx context.Context) (backend.Info, error) {
 	}, nil
 }
 
-// Abort discards the parts. An upload that the server does not know is gone.
+// Abort discards the parts.
 func (a *assembly) Abort(ctx context.Context) error {
-	b := a.b
+	return a.b.discard(ctx, "abort", a.key, a.upload)
+}
+
+// ID is that of the upload.
+func (a *assembly) ID() string { return *a.upload }
+
+// Discard ends an upload of a process before.
+func (b *bucket) Discard(ctx context.Context, key, id string) error {
+	return b.discard(ctx, "discard", key, &id)
+}
+
+// discard ends an upload. One that the server does not know is gone.
+func (b *bucket) discard(ctx context.Context, op, key string, upload *string) error {
 	ctx, w := b.Watch(ctx)
 	defer w.Stop()
-	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload})
-	if err = b.fail(ctx, "abort", a.key, err); errors.Is(err, backend.ErrNotExist) {
+	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: b.full(key), UploadId: upload})
+	if err = b.fail(ctx, op, key, err); errors.Is(err, backend.ErrNotExist) {
 		return nil
 	}
 	return err

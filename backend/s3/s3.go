@@ -89,6 +89,7 @@ var (
 	_ backend.Backend      = (*bucket)(nil)
 	_ backend.Copier       = (*bucket)(nil)
 	_ backend.Assembler    = (*bucket)(nil)
+	_ backend.Discarder    = (*bucket)(nil)
 	_ backend.BatchDeleter = (*bucket)(nil)
 	_ backend.Versioner    = (*bucket)(nil)
 )

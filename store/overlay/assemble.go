@@ -94,4 +94,16 @@ func (a *assembly) Complete(ctx context.Context) (info backend.Info, err error) 
 	return info, err
 }
 
+// ID is what Discard knows the assembly by.
+func (a *assembly) ID() string { return backend.AssemblyID(a.next) }
+
+// Discard implements backend.Discarder.
+func (b *Bucket) Discard(ctx context.Context, key, id string) error {
+	discarder, ok := backend.As[backend.Discarder](b.raw)
+	if !ok {
+		return backend.Fail("discard", key, backend.ErrUnsupported, nil)
+	}
+	return discarder.Discard(ctx, key, id)
+}
+
 func (a *assembly) Abort(ctx context.Context) error { return a.next.Abort(ctx) }
