@@ -289,7 +289,14 @@ func (c *chunks) keep(id chunkID, size, from int, blocks []*block, direct bool) 
 	if len(blocks) == 0 || diskCost(int64(size)+sums) > c.disk.max || !c.roomy() {
 		return
 	}
-	file, err := c.writeBlocks(id, size, from, blocks, direct)
+	f, err := c.openChunk(id)
+	if err != nil {
+		c.failed.Add(1)
+		c.forget(id)
+		return
+	}
+	defer f.Close() // to the end: as long as it is open, no other file gets its number
+	file, err := c.writeBlocks(f, id, size, from, blocks, direct)
 	if err != nil {
 		c.failed.Add(1)
 		c.forget(id)

@@ -81,8 +81,8 @@ func (c *chunks) readPart(id chunkID, p []byte, off int64) error {
 	return err
 }
 
-// writeBlocks returns which file it has written to.
-func (c *chunks) writeBlocks(id chunkID, size, from int, blocks []*block, direct bool) (fs.FileInfo, error) {
+// openChunk opens the file of a chunk for writing.
+func (c *chunks) openChunk(id chunkID) (*os.File, error) {
 	name := c.file(id)
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) { // the first with that prefix
@@ -90,10 +90,11 @@ func (c *chunks) writeBlocks(id chunkID, size, from int, blocks []*block, direct
 			f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
+	return f, err
+}
+
+// writeBlocks writes to the file of a chunk, and returns which one that is.
+func (c *chunks) writeBlocks(f *os.File, id chunkID, size, from int, blocks []*block, direct bool) (fs.FileInfo, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
