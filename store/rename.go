@@ -196,7 +196,7 @@ func (s *Store) moveOnce(ctx context.Context, caps backend.Caps, src, dst place,
 	if renamer, ok := backend.As[backend.Renamer](s.b); ok && maps.Equal(metadata, old.Metadata) {
 		info, err := renamer.Rename(ctx, src.key, dst.key, cond)
 		if errors.Is(err, backend.ErrAmbiguous) {
-			if now, statErr := s.b.Stat(ctx, dst.key); statErr == nil && now.ETag == old.ETag && (metadata == nil || maps.Equal(now.Metadata, metadata)) {
+			if now, ok := s.movedTo(ctx, src, dst, old); ok {
 				info, err = now, nil
 			}
 		}
@@ -231,6 +231,21 @@ func (s *Store) moveOnce(ctx context.Context, caps backend.Caps, src, dst place,
 		return copied, false, err
 	}
 	return copied, true, fail("rename", src.path, err)
+}
+
+// movedTo says whether a rename whose answer got lost has happened: the old
+// name is gone, and the new one has what was there, with a version of its own
+// where the store gives one.
+func (s *Store) movedTo(ctx context.Context, src, dst place, old backend.Info) (backend.Info, bool) {
+	now, err := s.b.Stat(ctx, dst.key)
+	if err != nil || now.Size != old.Size || old.Metadata != nil && !maps.Equal(now.Metadata, old.Metadata) {
+		return backend.Info{}, false
+	}
+	if now.ETag == old.ETag {
+		return now, true
+	}
+	_, err = s.b.Stat(ctx, src.key)
+	return now, old.Metadata != nil && errors.Is(err, backend.ErrNotExist)
 }
 
 // withTimes is the metadata of an object with its times in it, which those of

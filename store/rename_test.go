@@ -403,3 +403,60 @@ func TestFinishingARenameTouchesNothingThatIsNotItsOwn(t *testing.T) {
 		t.Error("a content is lost")
 	}
 }
+
+// movingBucket renames, gives what it moved a new version, and may lose the answer.
+type movingBucket struct {
+	backend.Backend
+	lost, moved bool
+	target      string // of the rename
+}
+
+func (m *movingBucket) Stat(ctx context.Context, key string) (backend.Info, error) {
+	info, err := m.Backend.Stat(ctx, key)
+	if key == m.target {
+		info.ETag += "-moved"
+	}
+	return info, err
+}
+
+func (m *movingBucket) Rename(ctx context.Context, src, dst string, cond backend.Cond) (backend.Info, error) {
+	if m.lost && !m.moved {
+		return backend.Info{}, fmt.Errorf("%w (%w)", backend.Fail("rename", dst, backend.ErrNotExist, nil), backend.ErrAmbiguous)
+	}
+	data, info, err := backend.ReadAll(ctx, m.Backend, src, 1<<20)
+	if err == nil {
+		info, err = m.Put(ctx, dst, backend.Bytes(data), backend.PutOptions{Cond: cond, Metadata: info.Metadata, ContentType: info.ContentType})
+	}
+	if err == nil {
+		m.target = dst
+		err = m.Delete(ctx, src, backend.Cond{})
+	}
+	if err == nil && m.lost {
+		err = fmt.Errorf("%w (%w)", backend.Fail("rename", dst, backend.ErrNotExist, nil), backend.ErrAmbiguous)
+	}
+	return info, err
+}
+
+func TestARenameByTheStoreWhoseAnswerIsLostIsLookedAt(t *testing.T) {
+	for _, c := range []struct{ lost, moved bool }{{false, true}, {true, true}, {true, false}} {
+		raw := mem.New(t.Name(), mem.Options{})
+		b := benchOver(t, &movingBucket{Backend: raw, lost: c.lost, moved: c.moved}, Options{})
+		_, err := b.publish("a", "content", PublishOptions{})
+		ok(t, err)
+		_, err = b.publish("b", "another", PublishOptions{}) // as long
+		ok(t, err)
+		b.in.ResetRequests()
+		err = b.Rename(t.Context(), b.path("a"), b.path("b"), Replace)
+		if (err == nil) != c.moved {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if c.moved {
+			same(t, b.keys(), []string{"main/b"})
+		} else {
+			same(t, b.keys(), []string{"main/a", "main/b"})
+		}
+		if want := map[bool]string{true: "content", false: "another"}[c.moved]; b.body("main/b") != want {
+			t.Errorf("%+v: %q", c, b.body("main/b"))
+		}
+	}
+}

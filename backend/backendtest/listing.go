@@ -20,7 +20,7 @@ func (s *tester) lists(prefix string, delimited bool, names ...string) {
 	limits := []int{0, 1, 2, 3, 1000}
 	switch { // small pages are told by few entries as well
 	case len(want) > 1000:
-		limits = []int{0, 400, 1000}
+		limits = []int{0, 600}
 	case len(want) > 50:
 		limits = []int{0, 37, 100, 1000}
 	}
