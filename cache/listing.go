@@ -13,6 +13,9 @@ import (
 type dirList struct {
 	runs   []*stretch // in order, disjoint
 	readAt time.Time  // when a program last began to list it
+
+	walked   store.Path // the directory in it that a program last began to list
+	walkedAt time.Time
 }
 
 // stretch is a part of a directory's listing, as the bucket gave it in one answer,
@@ -160,13 +163,33 @@ func (r *stretch) page(from store.Cursor) store.Page {
 	return store.Page{Entries: all, Next: r.to, Done: r.end}
 }
 
+// without is what is left of a run beside r.
+func (r *stretch) without(n *stretch) []*stretch {
+	if !r.end && r.to.Compare(n.from) <= 0 || !n.end && n.to.Compare(r.from) <= 0 {
+		return []*stretch{r}
+	}
+	var left []*stretch
+	if r.from.Compare(n.from) < 0 {
+		l := *r
+		l.to, l.end, l.over = n.from, false, nil
+		l.base = slices.DeleteFunc(slices.Clone(r.entries()), n.from.Before)
+		left = append(left, &l)
+	}
+	if !n.end && (r.end || n.to.Compare(r.to) < 0) {
+		l := *r
+		l.from, l.base, l.over = n.to, r.page(n.to).Entries, nil
+		left = append(left, &l)
+	}
+	return left
+}
+
 // add puts in a run, in place of what it overlaps.
 func (l *dirList) add(r *stretch) {
-	l.runs = slices.DeleteFunc(l.runs, func(old *stretch) bool {
-		before := !old.end && old.to.Compare(r.from) <= 0
-		behind := !r.end && r.to.Compare(old.from) <= 0
-		return !before && !behind
-	})
+	var runs []*stretch
+	for _, old := range l.runs {
+		runs = append(runs, old.without(r)...)
+	}
+	l.runs = runs
 	i, _ := slices.BinarySearchFunc(l.runs, r.from, func(old *stretch, from store.Cursor) int { return old.from.Compare(from) })
 	l.runs = slices.Insert(l.runs, i, r)
 	if r.pass != nil {
@@ -238,15 +261,17 @@ func (l *dirList) dirs(from store.Cursor, n int) []string {
 	}
 }
 
-// dirBefore is the last directory before the place, if it is known.
-func (l *dirList) dirBefore(at store.Cursor) (name string, ok bool) {
-	r := l.covering(at)
-	if r == nil {
-		return "", false
-	}
-	for _, e := range slices.Backward(r.entries()) {
-		if e.IsDir() && at.Compare(store.Behind(e)) > 0 {
-			return e.Name, true
+// dirBefore is the last directory before the place, "" where there is none. Not
+// known: that may have been forgotten.
+func (l *dirList) dirBefore(at store.Cursor) (name string, known bool) {
+	for r := l.covering(at); r != nil; r = l.covering(r.from) {
+		for _, e := range slices.Backward(r.entries()) {
+			if e.IsDir() && at.Compare(store.Behind(e)) > 0 {
+				return e.Name, true
+			}
+		}
+		if r.from.IsStart() {
+			return "", true
 		}
 	}
 	return "", false

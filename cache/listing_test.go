@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/keifs/keifs/store"
 )
 
 // A directory larger than what may be remembered comes page by page, and
@@ -44,4 +46,38 @@ func TestTheFirstEntriesOfADirectoryComeByOneRequest(t *testing.T) {
 			break
 		}
 	}, "LIST main/d/")
+}
+
+// A part of a listing that is asked for again leaves what is known beside it.
+func TestANewPartOfAListingReplacesNothingElse(t *testing.T) {
+	at := func(n int) store.Cursor { return position(fmt.Sprint(n), store.ModeRegular) }
+	part := func(from, to int, mark string) *stretch {
+		r := &stretch{from: at(from), to: at(to)}
+		for n := from + 1; n <= to; n++ {
+			r.base = append(r.base, store.Entry{Name: fmt.Sprint(n), Version: mark, Attr: store.Attr{Mode: store.ModeRegular}})
+		}
+		return r
+	}
+	for from := 10; from < 20; from++ {
+		for to := from + 1; to < 20; to++ {
+			l := &dirList{}
+			first := part(10, 15, "old")
+			l.add(first)
+			l.change("12", nil)
+			l.add(part(15, 19, "old"))
+			l.add(part(from, to, "new"))
+			for n := 11; n < 20; n++ {
+				e, found, _, sure := l.find(fmt.Sprint(n), anyAge)
+				want := "old"
+				if n > from && n <= to {
+					want = "new"
+				} else if n == 12 {
+					want = ""
+				}
+				if found != (want != "") || e.Version != want || !sure && n != 19 {
+					t.Errorf("%d to %d: %d is %q, found %v, sure %v; want %q", from, to, n, e.Version, found, sure, want)
+				}
+			}
+		}
+	}
 }

@@ -281,7 +281,7 @@ func (m *metadata) listPage(ctx context.Context, s *store.Store, dir store.Path,
 		return page, nil
 	}
 	if w != nil {
-		if page, ok, err := m.reach(ctx, w, s, dir); ok || err != nil {
+		if page, ok, err := m.reach(ctx, w, s, dir, from); ok || err != nil {
 			return page, err
 		}
 	}
@@ -390,6 +390,12 @@ func (m *metadata) readLocked(key metaKey, from store.Cursor) {
 		m.lru.add(key, item, 1)
 	}
 	item.list.readAt = time.Now()
+	if key.path.IsRoot() {
+		return
+	}
+	if parent, ok := m.lru.peek(metaKey{key.branch, listKind, key.path.Dir()}); ok {
+		parent.list.walked, parent.list.walkedAt = key.path, item.list.readAt
+	}
 }
 
 // readlink returns the target of a symbolic link.

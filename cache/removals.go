@@ -17,7 +17,7 @@ import (
 const (
 	// gatherFor is how long no further removal may come before those that
 	// wait are sent, gatherMost how long they wait for others at most.
-	gatherFor  = 20 * time.Millisecond
+	gatherFor  = 100 * time.Millisecond
 	gatherMost = 500 * time.Millisecond
 	// sendAtOnce is how many names go to the bucket together.
 	sendAtOnce = 4000
@@ -406,6 +406,7 @@ func (r *removals) send(batch []*grave) (failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
+	r.unfenceLocked(branch, now)
 	for i, g := range batch {
 		g.err = nil
 		if ended[i] {
@@ -431,11 +432,17 @@ func (r *removals) buryLocked(g *grave, now time.Time) {
 		r.buried[g.branch] = all
 	}
 	all[g.Path] = buried{g.id, now}
-	if len(all) > sendAtOnce {
-		for p, b := range all {
-			if now.Sub(b.at) > fenceFor {
-				delete(all, p)
-			}
+}
+
+// unfenceLocked forgets what the bucket has had for long enough.
+func (r *removals) unfenceLocked(branch string, now time.Time) {
+	all := r.buried[branch]
+	if len(all) <= sendAtOnce {
+		return
+	}
+	for p, b := range all {
+		if now.Sub(b.at) > fenceFor {
+			delete(all, p)
 		}
 	}
 }

@@ -11,12 +11,13 @@ import (
 
 // A program that lists one directory after another, each with its own request,
 // pays a round trip a directory. So who lists a directory right after the one
-// before it is taken to walk the tree: the bucket is asked for everything from
+// before it, or the first one right after that above it, is taken to walk the tree: the bucket is asked for everything from
 // there on, whatever directory it is in, a thousand keys a request. As long as
 // the walk goes on where it was expected, more is asked for ahead, in pieces
 // side by side.
 
 const (
+	walkStart    = time.Second      // from a directory to the first one in it
 	walkMemory   = 30 * time.Second // between two directories of one walk
 	maxFlatWalks = 64
 	maxBudget    = 16 // pages ahead of a walk
@@ -57,29 +58,44 @@ type piece struct {
 	pos     store.Spot
 	changed chan struct{} // closed and replaced with each page, closed at the end
 	done    bool
-	spoiled bool // something has changed here: what it finds is not remembered
+
+	// What has changed here since it began: of these directories nothing that
+	// it finds is remembered, nor of what is below those names.
+	dirs, names map[store.Path]bool
+}
+
+// spoils says whether what the piece finds of a directory is not remembered.
+func (p *piece) spoils(dir store.Path) bool {
+	if p.dirs[dir] {
+		return true
+	}
+	for len(p.names) > 0 {
+		if p.names[dir] {
+			return true
+		}
+		if dir.IsRoot() {
+			break
+		}
+		dir = dir.Dir()
+	}
+	return false
 }
 
 // walkLocked is the walk in which the directory is the next one, or nil.
 func (m *metadata) walkLocked(s *store.Store, key metaKey, from store.Cursor) *flatWalk {
-	if !from.IsStart() || key.path.IsRoot() || !s.CanWalk() {
+	if key.path.IsRoot() || !s.CanWalk() {
 		return nil
 	}
 	anchor := metaKey{key.branch, listKind, key.path.Dir()}
+	if !from.IsStart() {
+		return m.cutLocked(s, key, from)
+	}
 	parent, ok := m.lru.peek(anchor)
 	if !ok || time.Since(parent.list.readAt) > walkMemory {
 		return nil
 	}
-	before, ok := parent.list.dirBefore(position(key.path.Name(), store.ModeDir))
+	p, ok := m.beforeLocked(anchor, parent.list, key.path)
 	if !ok {
-		return nil
-	}
-	p, err := anchor.path.Join(before)
-	if err != nil {
-		return nil
-	}
-	sibling, ok := m.lru.peek(metaKey{key.branch, listKind, p})
-	if !ok || sibling.list.readAt.IsZero() || time.Since(sibling.list.readAt) > walkMemory {
 		return nil
 	}
 	parent.list.readAt = time.Now()
@@ -99,17 +115,67 @@ func (m *metadata) walkLocked(s *store.Store, key metaKey, from store.Cursor) *f
 	return w
 }
 
-// reach waits until the first page of the directory is known by a flat listing.
+// cutLocked is the walk whose last request ended at that place of the directory.
+func (m *metadata) cutLocked(s *store.Store, key metaKey, from store.Cursor) *flatWalk {
+	if len(m.flat.all) == 0 {
+		return nil
+	}
+	spot, err := s.SpotOf(key.path, from)
+	if err != nil {
+		return nil
+	}
+	for dir := key.path; !dir.IsRoot(); {
+		dir = dir.Dir()
+		w := m.flat.all[metaKey{key.branch, listKind, dir}]
+		if w != nil && w.begun && !w.ended && time.Since(w.used) <= walkMemory && w.frontier.Is(spot) {
+			return w
+		}
+	}
+	return nil
+}
+
+// beforeLocked is the directory that is listed right before dir by who walks
+// through the directory above them, if it has been. Who removes a tree has
+// removed that by then.
+func (m *metadata) beforeLocked(anchor metaKey, parent *dirList, dir store.Path) (store.Path, bool) {
+	place := position(dir.Name(), store.ModeDir)
+	before, known := parent.dirBefore(place)
+	if !known {
+		return store.Path{}, false
+	}
+	if before != "" {
+		p, err := anchor.path.Join(before)
+		if err != nil {
+			return store.Path{}, false
+		}
+		sibling, ok := m.lru.peek(metaKey{anchor.branch, listKind, p})
+		if ok && !sibling.list.readAt.IsZero() && time.Since(sibling.list.readAt) <= walkMemory {
+			return p, true
+		}
+	}
+	last := parent.walked
+	if before == "" && time.Since(parent.readAt) < walkStart && parent.walkedAt.Before(parent.readAt) {
+		return anchor.path, true // it is the first
+	}
+	if last.IsRoot() || time.Since(parent.walkedAt) > walkMemory {
+		return store.Path{}, false
+	}
+	at := position(last.Name(), store.ModeDir)
+	nothingBetween := before == "" || position(before, store.ModeDir).Compare(at) <= 0
+	return last, nothingBetween && at.Compare(place) < 0
+}
+
+// reach waits until the page of the directory is known by a flat listing.
 // Not ok: it has to be asked for by itself.
-func (m *metadata) reach(ctx context.Context, w *flatWalk, s *store.Store, dir store.Path) (store.Page, bool, error) {
+func (m *metadata) reach(ctx context.Context, w *flatWalk, s *store.Store, dir store.Path, from store.Cursor) (store.Page, bool, error) {
 	key := metaKey{s.CurrentBranch(), listKind, dir}
-	spot, err := s.SpotOf(dir)
+	spot, err := s.SpotOf(dir, from)
 	if err != nil {
 		return store.Page{}, false, err
 	}
 	for tries := 0; ; {
 		m.mu.Lock()
-		if page, ok := m.pageLocked(key, store.Cursor{}); ok {
+		if page, ok := m.pageLocked(key, from); ok {
 			m.advanceLocked(w, s, dir)
 			m.mu.Unlock()
 			return page, true, nil
@@ -139,7 +205,7 @@ func (m *metadata) reach(ctx context.Context, w *flatWalk, s *store.Store, dir s
 // comingLocked is a piece that will come to the directory.
 func (w *flatWalks) comingLocked(branch string, dir store.Path, spot store.Spot) *piece {
 	for p := range w.pieces {
-		if p.branch == branch && !p.done && !p.spoiled && p.anchor.Contains(dir) &&
+		if p.branch == branch && !p.done && !p.spoils(dir) && p.anchor.Contains(dir) &&
 			!spot.Before(p.start) && (p.open || spot.Before(p.end)) && !spot.Before(p.pos) {
 			return p
 		}
@@ -171,11 +237,13 @@ func (m *metadata) listPiece(ctx context.Context, w *flatWalk, s *store.Store, p
 		at := time.Now()
 		page, err := s.SubtreePage(ctx, p.anchor, p.pos)
 		m.mu.Lock()
-		if err == nil && !p.spoiled {
+		if err == nil {
 			for _, r := range page.Runs {
-				m.addRunLocked(metaKey{p.branch, listKind, r.Dir}, &stretch{
-					from: r.From, to: r.Next, end: r.Done, at: at, given: time.Now(), base: r.Entries, ahead: true, pass: new(int),
-				})
+				if !p.spoils(r.Dir) {
+					m.addRunLocked(metaKey{p.branch, listKind, r.Dir}, &stretch{
+						from: r.From, to: r.Next, end: r.Done, at: at, given: time.Now(), base: r.Entries, ahead: true, pass: new(int),
+					})
+				}
 				if r.Dir == p.anchor {
 					for _, e := range r.Entries {
 						if e.IsDir() {
@@ -189,8 +257,8 @@ func (m *metadata) listPiece(ctx context.Context, w *flatWalk, s *store.Store, p
 			}
 			p.pos = page.Next
 		}
-		if err != nil || page.Done || n == pages || p.spoiled || !p.open && !p.pos.Before(p.end) {
-			if p.open && err == nil && !p.spoiled && !(w.begun && p.pos.Before(w.frontier)) {
+		if err != nil || page.Done || n == pages || !p.open && !p.pos.Before(p.end) {
+			if p.open && err == nil && !(w.begun && p.pos.Before(w.frontier)) {
 				w.frontier, w.begun, w.ended, w.ahead = p.pos, true, page.Done, float64(dirs)
 			}
 			if dirs > 0 {
@@ -234,7 +302,7 @@ func (m *metadata) advanceLocked(w *flatWalk, s *store.Store, dir store.Path) {
 		if !p.open {
 			end, err := w.anchor.path.Join(names[n])
 			if err == nil {
-				p.end, err = s.SpotOf(end)
+				p.end, err = s.SpotOf(end, store.Cursor{})
 			}
 			if err != nil {
 				return
@@ -257,8 +325,15 @@ func (m *metadata) advanceLocked(w *flatWalk, s *store.Store, dir store.Path) {
 // changed here.
 func (w *flatWalks) spoilLocked(branch string, p store.Path, subtree bool) {
 	for piece := range w.pieces {
-		if piece.branch == branch && (piece.anchor.Contains(p) || subtree && p.Contains(piece.anchor)) {
-			piece.spoiled = true
+		if piece.branch != branch || !piece.anchor.Contains(p) && !(subtree && p.Contains(piece.anchor)) {
+			continue
+		}
+		if piece.dirs == nil {
+			piece.dirs, piece.names = map[store.Path]bool{}, map[store.Path]bool{}
+		}
+		piece.names[p] = true
+		if !p.IsRoot() {
+			piece.dirs[p.Dir()] = true
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 )
@@ -26,9 +27,9 @@ const (
 // version than IfMatch is there, which stays. The error is the first that is
 // not about one object alone.
 //
-// Many go by batches. Where those have no conditions, the versions are
-// compared with a listing just before: what somebody writes between the two
-// is lost, as FORMAT.md says.
+// Many go by batches, markers of directories after all that may be in them.
+// Where batches have no conditions, the versions are compared with a listing just
+// before: what somebody writes between the two is lost, as FORMAT.md says.
 func (s *Store) erase(ctx context.Context, caps backend.Caps, objects []backend.Deletion) ([]error, error) {
 	errs := make([]error, len(objects))
 	_, batches := backend.As[backend.BatchDeleter](s.b)
@@ -39,15 +40,29 @@ func (s *Store) erase(ctx context.Context, caps backend.Caps, objects []backend.
 		})
 		return errs, err
 	}
-	var starts []int
-	for i := 0; i < len(objects); i += batchSize {
-		starts = append(starts, i)
+	order := indexes(objects) // of the keys, so that few listings compare them
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(objects[a].Key, objects[b].Key) })
+	var files, markers []int
+	for _, i := range order {
+		if strings.HasSuffix(objects[i].Key, "/") {
+			markers = append(markers, i)
+		} else {
+			files = append(files, i)
+		}
 	}
-	err := backend.Parallel(ctx, batchesAtOnce, starts, func(ctx context.Context, i int) error {
-		end := min(i+batchSize, len(objects))
-		return s.eraseBatch(ctx, caps, objects[i:end], errs[i:end])
-	})
-	return errs, err
+	if len(objects) <= batchSize {
+		files, markers = append(files, markers...), nil
+	}
+	for _, some := range [][]int{files, markers} {
+		batches := slices.Collect(slices.Chunk(some, batchSize))
+		err := backend.Parallel(ctx, batchesAtOnce, batches, func(ctx context.Context, batch []int) error {
+			return s.eraseBatch(ctx, caps, objects, batch, errs)
+		})
+		if err != nil {
+			return errs, err
+		}
+	}
+	return errs, nil
 }
 
 // eraseOne removes one object: backend.ErrPrecondition, backend.ErrNotExist.
@@ -70,12 +85,11 @@ func gone(err error) error {
 	return err
 }
 
-// eraseBatch removes at most batchSize objects by one request.
-func (s *Store) eraseBatch(ctx context.Context, caps backend.Caps, objects []backend.Deletion, errs []error) error {
-	send := indexes(objects)
+// eraseBatch removes those of the objects by one request, at most batchSize.
+func (s *Store) eraseBatch(ctx context.Context, caps backend.Caps, objects []backend.Deletion, send []int, errs []error) error {
 	if !caps.CondBatch {
 		var err error
-		if send, err = s.compare(ctx, objects, errs); err != nil {
+		if send, err = s.compare(ctx, objects, send, errs); err != nil {
 			return err
 		}
 	}
@@ -102,12 +116,12 @@ func (s *Store) eraseBatch(ctx context.Context, caps backend.Caps, objects []bac
 	return nil
 }
 
-// compare returns the indexes of the objects that are there, and in the
-// version that is to go; the errors of others are set.
-func (s *Store) compare(ctx context.Context, objects []backend.Deletion, errs []error) ([]int, error) {
+// compare returns which of the objects are there, and in the version that is
+// to go; the errors of others are set.
+func (s *Store) compare(ctx context.Context, objects []backend.Deletion, batch []int, errs []error) ([]int, error) {
 	var keys []string
-	for _, o := range objects {
-		if o.IfMatch != "" {
+	for _, i := range batch {
+		if o := objects[i]; o.IfMatch != "" {
 			keys = append(keys, o.Key)
 		}
 	}
@@ -116,7 +130,8 @@ func (s *Store) compare(ctx context.Context, objects []backend.Deletion, errs []
 		return nil, err
 	}
 	var send []int
-	for i, o := range objects {
+	for _, i := range batch {
+		o := objects[i]
 		version, there := current[o.Key]
 		switch {
 		case o.IfMatch == "" || version == o.IfMatch:
@@ -138,6 +153,9 @@ func (s *Store) versions(ctx context.Context, keys []string) (map[string]string,
 	keys = slices.Sorted(slices.Values(keys))
 	first, last := keys[0], keys[len(keys)-1]
 	opts := backend.ListOptions{Prefix: first[:sharedPrefix(first, last)]}
+	if after := first[:len(first)-1]; s.b.Caps().ListAfter && after > opts.Prefix {
+		opts.After = after
+	}
 	for range 2 + 2*len(keys)/batchSize {
 		page, err := s.b.ListPage(ctx, opts)
 		if err != nil {
@@ -154,7 +172,7 @@ func (s *Store) versions(ctx context.Context, keys []string) (map[string]string,
 			i, _ := slices.BinarySearch(keys, page.Objects[n-1].Key+"\x00")
 			keys = keys[i:]
 		}
-		opts.Token = page.Next
+		opts.Token, opts.After = page.Next, ""
 	}
 	found := make([]backend.Info, len(keys))
 	err := backend.Parallel(ctx, copiesAtOnce, indexes(keys), func(ctx context.Context, i int) (err error) {
@@ -266,6 +284,7 @@ func (s *Store) keepParents(ctx context.Context, caps backend.Caps, places []pla
 func (s *Store) losesAll(ctx context.Context, pl place, goes func(key string) bool) (bool, error) {
 	opts := backend.ListOptions{Prefix: pl.dir, Delimited: true}
 	for {
+		asked := time.Now()
 		page, err := s.b.ListPage(ctx, opts)
 		if err != nil {
 			return false, err
@@ -285,7 +304,7 @@ func (s *Store) losesAll(ctx context.Context, pl place, goes func(key string) bo
 				others++
 			}
 		}
-		s.noteOthers(pl.dir, others)
+		s.noteOthers(pl.dir, others, asked)
 		if others > 0 || page.Next == "" {
 			return others == 0, nil
 		}

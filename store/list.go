@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/keifs/keifs/backend"
@@ -165,10 +166,12 @@ type lister struct {
 	from  Cursor
 	known knowledge
 	page  backend.Page
+	asked time.Time // the request began
 }
 
 // ask asks for a page, or for as many as it takes to get on.
 func (l *lister) ask(ctx context.Context) error {
+	l.asked = time.Now()
 	opts := backend.ListOptions{Prefix: l.dir, Delimited: true, Token: l.from.token}
 	if l.from.set && opts.Token == "" && l.s.b.Caps().ListAfter {
 		opts.After = l.dir + l.from.key
@@ -244,7 +247,7 @@ func (l *lister) entries(ctx context.Context) (Page, error) {
 	if marker {
 		l.s.noteMarker(l.dir)
 	} else if !l.from.set {
-		l.s.noteOthers(l.dir, len(out.Entries))
+		l.s.noteOthers(l.dir, len(out.Entries), l.asked)
 	}
 	return out, nil
 }

@@ -45,7 +45,7 @@ type core struct {
 	warned  sync.Once                    // of what it cannot do
 
 	mu         sync.Mutex
-	lives      map[string]int      // by directory, see spend
+	lives      map[string]lives    // by directory
 	unnameable map[string]struct{} // keys that cannot be shown, see Stats
 	conflicts  int64
 }
@@ -101,7 +101,7 @@ func Open(ctx context.Context, b backend.Backend, opts Options) (*Store, error) 
 	c := &core{
 		opts: opts, log: opts.Logger, probing: make(chan struct{}, 1),
 		attrs: attrRecords{known: map[string]attrRecord{}},
-		lives: map[string]int{}, unnameable: map[string]struct{}{},
+		lives: map[string]lives{}, unnameable: map[string]struct{}{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

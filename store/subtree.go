@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 )
@@ -32,14 +33,18 @@ type Spot struct {
 	token string
 }
 
-// SpotOf is the place right before the directory p and all that is in it.
-func (s *Store) SpotOf(p Path) (Spot, error) {
-	if p.IsRoot() {
+// SpotOf is the place of the directory p from which its entries behind from
+// come: right before all that is in it for the start.
+func (s *Store) SpotOf(p Path, from Cursor) (Spot, error) {
+	if p.IsRoot() && from.IsStart() {
 		return Spot{}, nil
 	}
 	pl, err := s.place(p)
 	if err != nil {
 		return Spot{}, err
+	}
+	if !from.IsStart() {
+		return Spot{key: strings.TrimPrefix(pl.dir, s.prefix) + from.key}, nil
 	}
 	// '.' is the character before '/', and no key has a greater one behind it.
 	return Spot{key: strings.TrimPrefix(pl.key, s.prefix) + "." + lastRune}, nil
@@ -49,6 +54,9 @@ const lastRune = "\U0010ffff"
 
 // Before orders places.
 func (p Spot) Before(o Spot) bool { return p.key < o.key }
+
+// Is says whether both are the same place.
+func (p Spot) Is(o Spot) bool { return p.key == o.key }
 
 // CanWalk says whether SubtreePage can begin anywhere.
 func (s *Store) CanWalk() bool { return !s.isRoot() && s.b.Caps().ListAfter }
@@ -63,7 +71,7 @@ func (s *Store) SubtreePage(ctx context.Context, dir Path, from Spot) (SubtreePa
 	if pl.shadow || s.isRoot() {
 		return SubtreePage{}, fmt.Errorf("%q: %w", dir, ErrNotDir)
 	}
-	w := &subtree{s: s, low: s.prefix + from.key}
+	w := &subtree{s: s, low: s.prefix + from.key, asked: time.Now()}
 	var group sync.WaitGroup
 	group.Go(func() { w.known = s.known(ctx) })
 	opts := backend.ListOptions{Prefix: pl.dir, Token: from.token}
@@ -108,7 +116,8 @@ func (s *Store) SubtreePage(ctx context.Context, dir Path, from Spot) (SubtreePa
 type subtree struct {
 	s     *Store
 	known knowledge
-	low   string   // the keys are behind it
+	low   string // the keys are behind it
+	asked time.Time
 	open  []folder // the directories of the last key, outermost first
 	runs  []Run
 }
@@ -120,6 +129,7 @@ type folder struct {
 	lost    bool // it cannot be shown, nor what is below it
 	from    Cursor
 	entries []Entry
+	marker  bool
 	to      Cursor
 	more    bool // the page ends before the directory does
 }
@@ -160,8 +170,19 @@ func (w *subtree) close(n int) {
 		f := w.open[len(w.open)-1]
 		w.open = w.open[:len(w.open)-1]
 		if !f.lost {
+			w.note(&f)
 			w.runs = append(w.runs, Run{Dir: f.path, From: f.from, Page: Page{Entries: f.entries, Next: f.to, Done: !f.more}})
 		}
+	}
+}
+
+// note remembers what keeps the directory alive, if the page begins with it.
+func (w *subtree) note(f *folder) {
+	switch {
+	case f.marker:
+		w.s.noteMarker(f.prefix)
+	case !f.from.set:
+		w.s.noteOthers(f.prefix, len(f.entries), w.asked)
 	}
 }
 
@@ -184,7 +205,8 @@ func (w *subtree) add(info backend.Info) {
 	f := &w.open[len(w.open)-1]
 	component := strings.TrimPrefix(info.Key, f.prefix)
 	if component == "" && info.Size == 0 {
-		return // the marker
+		f.marker = true
+		return
 	}
 	name := displayName(component)
 	if len(name) > MaxName {

@@ -44,7 +44,7 @@ func TestASubtreeListsWhatItsDirectoriesList(t *testing.T) {
 				if !dir.Contains(start) {
 					continue
 				}
-				from, err := b.SpotOf(start)
+				from, err := b.SpotOf(start, Cursor{})
 				ok(t, err)
 				b.checkSubtree(t, fmt.Sprintf("pages of %d of %q from %q", size, dir, start), dir, from, listed)
 			}

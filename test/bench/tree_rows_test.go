@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -70,10 +71,11 @@ func treeRows() []row {
 
 	remove := row{
 		section: section, profile: remote,
-		name: "rm", label: "rm -rf of 2,000 files", target: "rm ≤ 0.5 s, ≤ 2 × time, ≤ 10 requests",
+		name: "rm", label: "rm -rf of 2,000 files, in a directory that was listed before", target: "rm ≤ 0.5 s, ≤ 2 × time, ≤ 10 requests",
 		fixture: func(c *Client, folder string) error {
-			return storeSmall(c, folder+"/tree", scaled(manyRemove), smallSize, smallName)
+			return errors.Join(storeSmall(c, folder+"/tree", scaled(manyRemove), smallSize, smallName), storeSmall(c, folder, 1, smallSize, flatName))
 		},
+		warm: func(_ *site, dir string) error { return bash(`ls -l "$1"`, dir) },
 		plain: func(_ *site, c *Client, folder string) (int64, error) {
 			all, err := c.list(folder + "/tree/")
 			if err != nil {
