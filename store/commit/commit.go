@@ -106,18 +106,26 @@ func (r *Repo) Manifest(ctx context.Context, id string) (*Manifest, error) {
 	if !ValidID(id) {
 		return nil, fmt.Errorf("commit %q: not an id: %w", id, backend.ErrInvalid)
 	}
-	v, err := r.cache.get(ctx, id, func(ctx context.Context) (any, int64, error) {
-		data, _, err := backend.ReadAll(ctx, r.b, Key(id), maxManifest)
-		if err != nil {
-			return nil, 0, fmt.Errorf("commit %.12s: %w", id, err)
-		}
-		m, err := ParseManifest(id, data)
-		return m, int64(len(data)), err
-	})
+	v, err := r.cache.get(ctx, id, func(ctx context.Context) (any, int64, error) { return r.manifest(ctx, id) })
 	if err != nil {
 		return nil, err
 	}
 	return v.(*Manifest), nil
+}
+
+// CheckManifest is Manifest, but asks the bucket whatever is remembered.
+func (r *Repo) CheckManifest(ctx context.Context, id string) (*Manifest, error) {
+	m, _, err := r.manifest(ctx, id)
+	return m, err
+}
+
+func (r *Repo) manifest(ctx context.Context, id string) (m *Manifest, size int64, err error) {
+	data, _, err := backend.ReadAll(ctx, r.b, Key(id), maxManifest)
+	if err != nil {
+		return nil, 0, fmt.Errorf("commit %.12s: %w", id, err)
+	}
+	m, err = ParseManifest(id, data)
+	return m, int64(len(data)), err
 }
 
 // PutManifest completes m with its id and writes it. The ranges must have

@@ -122,6 +122,7 @@ func (r *Repo) ends(ctx context.Context, ref *refs.Ref) (head, base *commit.Mani
 type taking struct {
 	r     *Repo
 	token string
+	since time.Time // before it was marked
 	ref   *refs.Ref
 	done  bool
 }
@@ -137,12 +138,17 @@ func IsMark(ref *refs.Ref) bool { return ref.Why == begins || ref.Why == ended }
 
 // begin marks the branch, and returns when everybody goes by the mark.
 func (r *Repo) begin(ctx context.Context, branch string) (*taking, error) {
-	t := &taking{r: r, token: fmt.Sprintf("%s/%s", r.opts.Host, rand.Text()[:8])}
+	t := &taking{r: r, token: fmt.Sprintf("%s/%s", r.opts.Host, rand.Text()[:8]), since: time.Now()}
 	err := t.mark(ctx, branch)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.opts.Settle(ctx); err != nil {
+	// Who deletes garbage sees the mark, or is seen; then, as a collection may
+	// have taken a pin that a mount goes by, its changes are waited for, too.
+	if err = r.unswept(ctx); err == nil {
+		err = r.opts.Settle(ctx)
+	}
+	if err != nil {
 		t.end(ctx)
 		return nil, err
 	}
@@ -150,16 +156,7 @@ func (r *Repo) begin(ctx context.Context, branch string) (*taking, error) {
 	return t, nil
 }
 
-func settle(ctx context.Context) error {
-	timer := time.NewTimer(overlay.Belief)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func settle(ctx context.Context) error { return pause(ctx, overlay.Belief) }
 
 func (t *taking) mark(ctx context.Context, branch string) error {
 	for range attempts {
@@ -192,6 +189,9 @@ func (t *taking) mark(ctx context.Context, branch string) error {
 // mark away. refs.ErrLost where the branch has another head by now: t.ref is
 // what it has then, and the mark is still there. That others only began is no loss.
 func (t *taking) finish(ctx context.Context, next refs.Ref) error {
+	if elapsed(t.since) > commitWithin {
+		return fmt.Errorf("branch %q: it took more than %v, so that a collection of garbage may not have waited for it: try again", t.ref.Branch, commitWithin)
+	}
 	head := t.ref.Head
 	for range attempts {
 		next.Base = t.ref.Base

@@ -25,10 +25,13 @@ func (r *Repo) Fork(ctx context.Context, name string, from *commit.Manifest) err
 	if err != nil {
 		return err
 	}
-	_, err = r.refs.Create(ctx, name, refs.Ref{Head: from.ID, Base: from.ID, Why: "branch from " + from.ID[:12]})
+	ref, err := r.refs.Create(ctx, name, refs.Ref{Head: from.ID, Base: from.ID, Why: "branch from " + from.ID[:12]})
 	r.st.Bucket().Forget()
 	if errors.Is(err, refs.ErrExist) {
 		err = fmt.Errorf("branch %q: %w", name, store.ErrExist)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.namedNow(ctx, from.ID, func(ctx context.Context) error { return r.refs.Delete(ctx, ref, "its commit is gone") })
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,7 +28,7 @@ type Report struct {
 
 // Problem is one thing that is not as it should be.
 type Problem struct {
-	Kind     string `json:"kind"` // "ref", "tag", "commit", "range" or "content"
+	Kind     string `json:"kind"` // "ref", "tag", "commit", "range", "pin" or "content"
 	Name     string `json:"name"`
 	Text     string `json:"text"`
 	Repaired bool   `json:"repaired,omitempty"`
@@ -43,15 +44,13 @@ type FsckOptions struct {
 // entry is still in the bucket. It needs memory for the names of all objects.
 // The error is of the store; what is wrong in it is in the report.
 func (r *Repo) Fsck(ctx context.Context, opts FsckOptions) (*Report, error) {
-	f := &fsck{r: r, opts: opts, report: &Report{Problems: []Problem{}}, seed: maphash.MakeSeed()}
-	ids, err := f.roots(ctx)
-	if err == nil {
-		err = f.listObjects(ctx)
+	f := &fsck{r: r, opts: opts, report: &Report{Problems: []Problem{}}, seed: maphash.MakeSeed(), reached: map[string]bool{}}
+	for _, step := range []func(context.Context) error{f.refs, f.tags, f.listObjects, f.commits, f.behind} {
+		if err := step(ctx); err != nil {
+			return f.report, err
+		}
 	}
-	if err == nil {
-		err = f.commits(ctx, ids)
-	}
-	return f.report, err
+	return f.report, nil
 }
 
 type fsck struct {
@@ -59,9 +58,14 @@ type fsck struct {
 	opts   FsckOptions
 	report *Report
 
+	// Commits, and whether they must be there: not where only the log of a
+	// branch names them that was deleted since.
+	reached map[string]bool
+	late    []*refs.Ref // newest entries of logs that their refs did not point to
+
 	seed    maphash.Seed
 	objects map[string]uint64 // hash of the ETag, by key
-	pins    map[string]bool   // by key
+	pins    map[string]int64  // size, by key
 }
 
 func (f *fsck) problem(kind, name string, repaired bool, format string, args ...any) {
@@ -77,96 +81,119 @@ func (f *fsck) broken(kind, name string, err error) error {
 	return err
 }
 
-// roots checks refs and tags, and returns all commits that they and the logs name.
-func (f *fsck) roots(ctx context.Context) ([]string, error) {
-	var ids []string
+// refs checks refs and their logs.
+func (f *fsck) refs(ctx context.Context) error {
 	branches := map[string]bool{}
 	for name, err := range f.r.refs.Branches(ctx) {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		branches[name] = true
 	}
 	for e, err := range backend.List(ctx, f.r.raw, refs.LogDir) {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if name := strings.TrimSuffix(strings.TrimPrefix(e.Key, refs.LogDir), "/"); e.Prefix && refs.CheckName(name) == nil {
 			branches[name] = true
 		}
 	}
-	for name := range branches {
-		more, err := f.branch(ctx, name)
-		if err != nil {
-			return nil, err
+	for _, name := range slices.Sorted(maps.Keys(branches)) {
+		if err := f.branch(ctx, name); err != nil {
+			return err
 		}
-		ids = append(ids, more...)
 	}
-	for name, err := range f.r.refs.Tags(ctx) {
-		if err != nil {
-			return nil, err
-		}
-		f.report.Tags++
-		tag, err := f.r.refs.LoadTag(ctx, name)
-		if err != nil {
-			if err := f.broken("tag", name, err); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		ids = append(ids, tag.Commit)
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids), nil
+	return nil
 }
 
-func (f *fsck) branch(ctx context.Context, name string) (ids []string, err error) {
+func (f *fsck) branch(ctx context.Context, name string) error {
 	ref, refErr := f.r.refs.Load(ctx, name)
+	if refErr == nil {
+		f.reach(true, named(ref)...)
+	}
 	var last *refs.Ref
+	deleted := false
 	for entry, err := range f.r.refs.Log(ctx, name) {
 		if err != nil {
 			if err := f.broken("ref", name, fmt.Errorf("log: %w", err)); err != nil {
-				return nil, err
+				return err
 			}
 			break
 		}
 		if last == nil {
 			last = entry
 		}
-		for _, id := range []string{entry.Head, entry.Base} {
-			if id != "" {
-				ids = append(ids, id)
-			}
-		}
+		deleted = deleted || entry.Deleted
+		f.reach(!deleted, named(entry)...)
 	}
-	behind := last != nil && (refErr == nil && ref.Generation < last.Generation || refErr != nil && !last.Deleted)
 	switch {
-	case behind:
-		repaired := false
-		if f.opts.Repair {
-			if repaired, err = f.r.refs.Repair(ctx, name); err != nil {
-				return nil, err
-			}
-		}
-		f.problem("ref", name, repaired, "is not what its log says (generation %d)", last.Generation)
+	case last != nil && (refErr == nil && ref.Generation < last.Generation || refErr != nil && !last.Deleted):
+		f.late = append(f.late, last)
 	case errors.Is(refErr, backend.ErrNotExist): // deleted
-		return ids, nil
+		return nil
 	case refErr != nil:
-		return ids, f.broken("ref", name, refErr)
+		return f.broken("ref", name, refErr)
 	}
 	f.report.Branches++
-	return ids, nil
+	return nil
+}
+
+func (f *fsck) reach(needed bool, ids ...string) {
+	for _, id := range ids {
+		f.reached[id] = f.reached[id] || needed
+	}
+}
+
+// behind looks again at refs that were not what their logs say: whoever
+// advances one writes the log first, and then the ref.
+func (f *fsck) behind(ctx context.Context) error {
+	for _, last := range f.late {
+		ref, err := f.r.refs.Load(ctx, last.Branch)
+		if err == nil && ref.Generation >= last.Generation {
+			continue
+		}
+		if err != nil && !errors.Is(err, backend.ErrNotExist) && !errors.Is(err, backend.ErrCorrupt) {
+			return err
+		}
+		repaired := false
+		if f.opts.Repair {
+			if repaired, err = f.r.refs.Repair(ctx, last.Branch); err != nil {
+				return err
+			}
+		}
+		f.problem("ref", last.Branch, repaired, "is not what its log says (generation %d)", last.Generation)
+	}
+	return nil
+}
+
+// tags checks the tags.
+func (f *fsck) tags(ctx context.Context) error {
+	for name, err := range f.r.refs.Tags(ctx) {
+		if err != nil {
+			return err
+		}
+		f.report.Tags++
+		tag, err := f.r.refs.LoadTag(ctx, name)
+		if err != nil {
+			if err := f.broken("tag", name, err); err != nil {
+				return err
+			}
+			continue
+		}
+		f.reach(true, tag.Commit)
+	}
+	return nil
 }
 
 // listObjects notes what the bucket has.
 func (f *fsck) listObjects(ctx context.Context) error {
-	f.objects, f.pins = map[string]uint64{}, map[string]bool{}
+	f.objects, f.pins = map[string]uint64{}, map[string]int64{}
 	for info, err := range backend.ListRecursive(ctx, f.r.raw, "") {
 		switch {
 		case err != nil:
 			return err
-		case strings.HasPrefix(info.Key, ".kei/pins/"):
-			f.pins[info.Key] = true
+		case strings.HasPrefix(info.Key, overlay.PinDir):
+			f.pins[info.Key] = info.Size
 		case !strings.HasPrefix(info.Key, ".kei/"):
 			f.objects[info.Key] = maphash.String(f.seed, info.ETag)
 		}
@@ -174,44 +201,62 @@ func (f *fsck) listObjects(ctx context.Context) error {
 	return nil
 }
 
-func (f *fsck) commits(ctx context.Context, open []string) error {
+// commits checks commits and their ranges. Those that must be there come first,
+// so that all before them must be as well.
+func (f *fsck) commits(ctx context.Context) error {
 	seen, ranges := map[string]bool{}, map[string]bool{}
-	for len(open) > 0 {
-		id := open[len(open)-1]
-		open = open[:len(open)-1]
-		if seen[id] {
-			continue
+	for _, needed := range []bool{true, false} {
+		var open []string
+		for id, n := range f.reached {
+			if n == needed {
+				open = append(open, id)
+			}
 		}
-		seen[id] = true
-		m, err := f.r.commits.Manifest(ctx, id)
+		slices.Sort(open)
+		for len(open) > 0 {
+			id := open[len(open)-1]
+			open = open[:len(open)-1]
+			if seen[id] {
+				continue
+			}
+			m, err := f.r.commits.CheckManifest(ctx, id)
+			if !needed && errors.Is(err, backend.ErrNotExist) {
+				continue
+			}
+			seen[id] = true
+			if err != nil {
+				if err := f.broken("commit", id, err); err != nil {
+					return err
+				}
+				continue
+			}
+			f.report.Commits++
+			open = append(open, m.Parents...)
+			for _, desc := range m.Ranges {
+				if !ranges[desc.ID] {
+					ranges[desc.ID] = true
+					if err := f.rangeOf(ctx, desc); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// rangeOf checks a range and its entries.
+func (f *fsck) rangeOf(ctx context.Context, desc commit.Range) error {
+	f.report.Ranges++
+	if err := f.r.commits.CheckRange(ctx, desc); err != nil {
+		return f.broken("range", desc.ID, err)
+	}
+	for e, err := range f.r.commits.TreeOf([]commit.Range{desc}).Walk(ctx, "", "") {
 		if err != nil {
-			if err := f.broken("commit", id, err); err != nil {
-				return err
-			}
-			continue
+			return err
 		}
-		f.report.Commits++
-		open = append(open, m.Parents...)
-		for _, desc := range m.Ranges {
-			if ranges[desc.ID] {
-				continue
-			}
-			ranges[desc.ID] = true
-			f.report.Ranges++
-			if err := f.r.commits.CheckRange(ctx, desc); err != nil {
-				if err := f.broken("range", desc.ID, err); err != nil {
-					return err
-				}
-				continue
-			}
-			for e, err := range f.r.commits.TreeOf([]commit.Range{desc}).Walk(ctx, "", "") {
-				if err != nil {
-					return err
-				}
-				if err := f.content(ctx, &e); err != nil {
-					return err
-				}
-			}
+		if err := f.content(ctx, &e); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -223,7 +268,13 @@ func (f *fsck) content(ctx context.Context, e *commit.Entry) error {
 	if f.opts.Progress != nil && f.report.Entries%1000 == 0 {
 		f.opts.Progress(f.report.Entries)
 	}
-	if tag, there := f.objects[e.Key]; there && tag == maphash.String(f.seed, e.ETag) || f.pins[overlay.PinKey(e.Key, e.ETag)] {
+	if tag, there := f.objects[e.Key]; there && tag == maphash.String(f.seed, e.ETag) {
+		return nil
+	}
+	if size, there := f.pins[overlay.PinKey(e.Key, e.ETag)]; there {
+		if size != e.Size {
+			f.problem("pin", e.Key, false, "the pin of version %s has %d bytes of %d: %s", e.ETag, size, e.Size, e.Path)
+		}
 		return nil
 	}
 	// Changed since it was listed, or a version.

@@ -52,6 +52,9 @@ func (r *Repo) Merge(ctx context.Context, theirs *commit.Manifest, branch string
 		return nil, err
 	}
 	defer func() { t.end(ctx) }()
+	if err := r.still(ctx, theirs.ID); err != nil {
+		return nil, err
+	}
 	for range attempts {
 		var ours *commit.Manifest
 		var steps []step

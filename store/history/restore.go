@@ -138,6 +138,9 @@ func (r *Repo) Reset(ctx context.Context, branch string, to *commit.Manifest, wh
 		return err
 	}
 	defer func() { t.end(ctx) }()
+	if err := r.still(ctx, to.ID); err != nil {
+		return err
+	}
 	for range attempts {
 		made, err := r.bring(ctx, t.ref, to, nil, opts)
 		if err != nil {
@@ -189,25 +192,26 @@ func (r *Repo) Undo(ctx context.Context, branch string, opts RestoreOptions) (*r
 		}
 		return last, r.Reset(ctx, branch, to, why, opts)
 	}
-	for range attempts {
-		now, err := r.refs.Load(ctx, branch)
-		if err != nil {
+	t, err := r.begin(ctx, branch)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { t.end(ctx) }()
+	if before.Head != "" {
+		if err := r.still(ctx, before.Head); err != nil {
 			return nil, err
 		}
-		if now.Head != last.Head {
-			return nil, fmt.Errorf("branch %q: %w", branch, refs.ErrLost)
-		}
-		next := *now
-		next.Head, next.Why, next.Rewound = before.Head, why, true
-		if _, err = r.refs.Advance(ctx, now, next); !errors.Is(err, refs.ErrLost) {
-			return last, err
-		}
 	}
-	return nil, fmt.Errorf("branch %q: %w", branch, refs.ErrLost)
+	if t.ref.Head != last.Head {
+		return nil, fmt.Errorf("branch %q: %w", branch, refs.ErrLost)
+	}
+	return last, t.finish(ctx, refs.Ref{Head: before.Head, Why: why, Rewound: true})
 }
 
 // Tag names a commit. refs.ErrExist, refs.ErrBadName.
 func (r *Repo) Tag(ctx context.Context, name string, m *commit.Manifest, message string) error {
-	_, err := r.refs.CreateTag(ctx, name, m.ID, message)
-	return err
+	if _, err := r.refs.CreateTag(ctx, name, m.ID, message); err != nil {
+		return err
+	}
+	return r.namedNow(ctx, m.ID, func(ctx context.Context) error { return r.refs.DeleteTag(ctx, name) })
 }

@@ -7,15 +7,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/store/commit"
 )
 
 // PinKey is where the content of an object is kept once it is overwritten or
 // deleted.
 func PinKey(key, etag string) string {
 	sum := sha256.Sum256([]byte(key + "\x00" + etag))
-	return pinDir + hex.EncodeToString(sum[:])
+	return PinDir + hex.EncodeToString(sum[:])
+}
+
+// PinOfKey is what makes a pin's key one of its own; ok is false for other keys.
+func PinOfKey(key string) (id string, ok bool) {
+	id, ok = strings.CutPrefix(key, PinDir)
+	return id, ok && commit.ValidID(id)
 }
 
 // gone says whether an object is not there, or is another version.

@@ -50,6 +50,8 @@ func (c *change) guard(ctx context.Context, op string, cond backend.Cond, fn fun
 		}
 		if kept == "" {
 			c.settle(ctx, v)
+		} else {
+			c.settleKept(ctx, v, PinKey(c.key, kept))
 		}
 		return err
 	}
@@ -73,7 +75,7 @@ func (c *change) honours(op string) bool {
 // guardAll is guard for several changes by one request without conditions.
 func guardAll(ctx context.Context, changes []*change, fn func(context.Context) error) error {
 	var mu sync.Mutex
-	believed := map[*layer]*view{}
+	believed, pins := map[*layer]*view{}, map[*layer][]string{}
 	err := backend.Parallel(ctx, atOnce, changes, func(ctx context.Context, c *change) error {
 		if c == nil {
 			return nil
@@ -82,11 +84,15 @@ func guardAll(ctx context.Context, changes []*change, fn func(context.Context) e
 		if err != nil {
 			return err
 		}
-		if _, err := c.keep(ctx, v, c.version); err != nil {
+		kept, err := c.keep(ctx, v, c.version)
+		if err != nil {
 			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		if kept != "" {
+			pins[c.layer] = append(pins[c.layer], PinKey(c.key, kept))
+		}
 		if have := believed[c.layer]; have == nil || v.since.Before(have.since) {
 			believed[c.layer] = v
 		}
@@ -98,6 +104,7 @@ func guardAll(ctx context.Context, changes []*change, fn func(context.Context) e
 	err = fn(ctx)
 	for l, v := range believed {
 		l.settle(ctx, v)
+		l.settleKept(ctx, v, pins[l]...)
 	}
 	return err
 }
@@ -153,6 +160,34 @@ func (l *layer) settle(ctx context.Context, v *view) {
 	if err == nil && now.same(v) {
 		return // nobody had begun when the change was through
 	}
+	l.tooLong(v, err)
+}
+
+// settleKept is settle for what was kept. Who collects garbage may have taken a
+// pin of an object that nothing named yet, as long as the change was through
+// before somebody began to list the branch for a commit.
+func (l *layer) settleKept(ctx context.Context, v *view, pins ...string) {
+	if time.Since(v.since) < Belief || len(pins) == 0 {
+		return
+	}
+	now, err := l.view(ctx, 0)
+	if err == nil && now.same(v) && v.ref.Committing == "" {
+		return
+	}
+	missing := errors.New("a pin was collected")
+	err = backend.Parallel(ctx, atOnce, pins, func(ctx context.Context, pin string) error {
+		there, err := backend.Exists(ctx, l.raw, pin)
+		if err == nil && !there {
+			err = missing
+		}
+		return err
+	})
+	if err != nil {
+		l.tooLong(v, err)
+	}
+}
+
+func (l *layer) tooLong(v *view, err error) {
 	l.log.Error("a change took so long that a commit made meanwhile may name what it replaced",
 		"store", l.raw.Name(), "branch", l.branch, "took", time.Since(v.since), "err", err)
 }

@@ -31,7 +31,8 @@ const (
 
 const (
 	whiteoutDir = ".kei/whiteouts/"
-	pinDir      = ".kei/pins/"
+	// PinDir is where pins lie.
+	PinDir = ".kei/pins/"
 )
 
 // IsRefCheck says whether a request is one that a client sends by the clock, to

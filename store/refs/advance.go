@@ -208,7 +208,19 @@ func (r *Refs) point(ctx context.Context, caps backend.Caps, to *Ref, etag strin
 		return to, nil // deleted since
 	case readErr != nil:
 		return nil, readErr
-	case now.Generation >= to.Generation:
+	case now.Generation > to.Generation:
+		// A collection of garbage may have shortened the log up to a place behind
+		// this entry, which nobody has gone by then.
+		_, err := r.read(ctx, logKey(to.Branch, to.Generation+1), to.Branch)
+		if errors.Is(err, backend.ErrNotExist) {
+			err = fmt.Errorf("branch %q: %w", to.Branch, ErrLost)
+		}
+		if err != nil {
+			return nil, err
+		}
+		done := *to
+		return &done, nil
+	case now.Generation == to.Generation:
 		done := *to
 		if now.Nonce == to.Nonce {
 			done.etag = now.etag
