@@ -36,7 +36,7 @@ are being made, and they for it, for seconds at a time.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return historyCommand(sh, cmd, func(ctx context.Context, r *repository, _ []string) error {
 		if opts.Grace < leastGrace || opts.KeepLog < leastKeepLog {
-			return usageError("--grace is %v at least, --keep-log %v", leastGrace, leastKeepLog)
+			return usageError("--grace is 1h at least, --keep-log 24h")
 		}
 		show, done := r.progress("records looked at")
 		opts.Progress = show
