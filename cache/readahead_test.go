@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/fault"
@@ -352,4 +355,84 @@ func TestNoReaderSeesTwoVersions(t *testing.T) {
 	if got := readFile(t, tree, "f"); strings.Count(got, "new?") != 16*mib/4 {
 		t.Errorf("afterwards %.8q", got)
 	}
+}
+
+// A disk that takes nothing holds up no reader, and what waits for it does not
+// grow without bound.
+func TestMemoryStaysInBoundsWhenTheDiskIsStuck(t *testing.T) {
+	const half = 8 * mib // of what was fetched last; as much may be ahead, and may wait for the disk
+	f := newChunks(t, t.TempDir(), 1<<30, half)
+	stuck := make(chan struct{})
+	f.disk.write = func(*os.File, [][]byte, int64) error {
+		<-stuck
+		return unix.ENOSPC
+	}
+	defer close(stuck)
+	o, r := new(source).object(48*mib), newReads()
+	for off := int64(0); off < o.size; off += mib {
+		read(t, f, r, o, off, mib)
+		f.mu.Lock()
+		held := map[*block]bool{}
+		for _, id := range f.memory.keys() {
+			b, _ := f.memory.peek(id)
+			held[b] = true
+		}
+		for s := range f.all {
+			for _, b := range s.blocks {
+				held[b] = true
+			}
+		}
+		f.mu.Unlock()
+		if n := int64(len(held)) * blockSize; n > 3*half+maxPiece {
+			t.Fatalf("at %d: %d bytes in memory", off, n)
+		}
+	}
+}
+
+// Several readers of a file that another host replaces again and again: what
+// each gets through one handle is of one version.
+func TestNoReaderSeesTwoVersionsHoweverOftenItIsReplaced(t *testing.T) {
+	b := newBucket(t)
+	_, tree := b.open(Options{MetadataTTL: -1})
+	version := func(i int) string { return strings.Repeat(string(rune('a'+i)), 6*mib) }
+	b.put("main/f", version(0))
+	name := path(t, "f")
+	var work sync.WaitGroup
+	work.Go(func() {
+		for i := range 20 {
+			_, err := b.raw.Put(t.Context(), "main/f", backend.Bytes([]byte(version(1+i))), backend.PutOptions{})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 4 {
+		work.Go(func() {
+			for range 4 {
+				f, err := tree.Open(t.Context(), name, store.OpenFlags{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				p, seen := make([]byte, mib), byte(0)
+				for off := int64(0); off < 6*mib; off += mib {
+					n, err := f.ReadAt(t.Context(), p, off)
+					if errors.Is(err, store.ErrStale) {
+						break
+					}
+					if seen == 0 {
+						seen = p[0]
+					}
+					if err != nil || n != mib || bytes.Count(p, []byte{seen}) != mib {
+						t.Errorf("at %d: %d bytes, %q after %q, %v", off, n, p[0], seen, err)
+						break
+					}
+				}
+				if err := f.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
 }
