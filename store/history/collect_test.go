@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -118,4 +119,102 @@ func TestACollectionTakesWhatNothingReachesAndNothingElse(t *testing.T) {
 	}
 	other.fork("dev", third)
 	other.clean()
+}
+
+func TestACollectionDeletesNothingWhileSomebodyCommits(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	raw := mem.New("b", mem.Options{})
+	c := new(world).client(t, raw, "h")
+	c.put("main/a", "1")
+	first := c.commit("main", "first")
+	c.put("main/a", "2")
+	lost := c.commit("main", "lost")
+	if err := c.Reset(ctx, "main", first, "reset", RestoreOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	other := c.w.client(t, raw, "other")
+	mark, err := other.begin(ctx, "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := atOnceOld
+	wait.Wait = time.Nanosecond
+	before := keys(t, raw, "")
+	if _, err := c.Collect(ctx, wait); !errors.Is(err, ErrBusy) {
+		t.Fatal(err)
+	}
+	if after := keys(t, raw, ""); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Error("something changed")
+	}
+	mark.end(ctx)
+	c.collect(atOnceOld)
+	// Whoever still has it in memory can name it no more.
+	if err := other.Tag(ctx, "late", lost, ""); !errors.Is(err, backend.ErrNotExist) {
+		t.Error("a tag:", err)
+	}
+	if err := other.Fork(ctx, "late", lost); !errors.Is(err, backend.ErrNotExist) {
+		t.Error("a branch:", err)
+	}
+	if err := other.Reset(ctx, "main", lost, "reset", RestoreOptions{}); !errors.Is(err, backend.ErrNotExist) {
+		t.Error("a reset:", err)
+	}
+	if _, err := other.refs.LoadTag(ctx, "late"); !errors.Is(err, backend.ErrNotExist) {
+		t.Error("the tag is there:", err)
+	}
+	c.w.client(t, raw, "third").clean()
+}
+
+func TestACommitWaitsForACollectionUntilItIsOverOrDead(t *testing.T) {
+	t.Parallel()
+	for name, dies := range map[string]bool{"over": false, "dead": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				raw := mem.New("b", mem.Options{})
+				c := new(world).client(t, raw, "h")
+				c.put("main/a", "1")
+				a := c.announcement()
+				if err := a.make(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				done := make(chan error, 1)
+				go func() {
+					_, err := c.Commit(t.Context(), "main", CommitOptions{})
+					done <- err
+				}()
+				// Made anew, it counts from then on.
+				time.Sleep(sweepFor)
+				if err := a.make(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(sweepDead - time.Second)
+				select {
+				case err := <-done:
+					t.Fatalf("it did not wait: %v", err)
+				default:
+				}
+				if !dies {
+					if err := a.takeBack(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := <-done; err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); dies && took < sweepFor+sweepDead {
+					t.Errorf("after %v it was taken for dead", took)
+				}
+				if left := keys(t, raw, sweepDir); len(left) != 0 {
+					t.Errorf("left: %v", left)
+				}
+				if dies {
+					time.Sleep(time.Second)
+					if err := a.make(t.Context()); !errors.Is(err, errLapsed) {
+						t.Errorf("the dead goes on: %v", err)
+					}
+				}
+			})
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // TestWhoDiesAnywhereLosesNothing ends a client at each write of a commit, a
-// merge, a restore and a reset in turn.
+// merge, a restore, a reset and a collection of garbage in turn.
 func TestWhoDiesAnywhereLosesNothing(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]func(c *client) error{
@@ -48,6 +49,10 @@ func TestWhoDiesAnywhereLosesNothing(t *testing.T) {
 				return err
 			}
 			return c.Reset(c.t.Context(), "main", to, "reset", RestoreOptions{})
+		},
+		"gc": func(c *client) error {
+			_, err := c.Collect(c.t.Context(), atOnceOld)
+			return err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,6 +102,14 @@ func scenario(t *testing.T, name string, run func(*client) error, rule fault.Rul
 	if name[0] == 'c' {
 		other.put("main/b", "3")
 		other.delete("main/more")
+	}
+	if strings.HasPrefix(name, "gc") {
+		other.put("dev/a", "lost")
+		other.commit("dev", "lost")
+		other.put("dev/a", "again")
+		if err := other.Reset(t.Context(), "dev", dev, "reset", RestoreOptions{Force: true}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	before := map[string]map[string]string{}
 	for _, id := range []string{first.ID, dev.ID, second.ID} {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/mem"
@@ -264,8 +265,8 @@ func (c *client) fork(name string, from *commit.Manifest) {
 	}
 }
 
-// TestNoCommitEverChanges makes random changes, commits, merges and resets by
-// two clients, some of them while the other commits.
+// TestNoCommitEverChanges makes random changes, commits, merges, resets and
+// collections of garbage by two clients, some of them while the other commits.
 func TestNoCommitEverChanges(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -300,10 +301,10 @@ func TestNoCommitEverChanges(t *testing.T) {
 	}
 	clients[0].put("main/always", "there")
 	model["main"]["always"] = "there"
-	for step := range 600 {
+	for step := range 1500 {
 		c, other := clients[step%2], clients[1-step%2]
 		branch := branches[rnd.IntN(len(branches))]
-		switch n := rnd.IntN(40); {
+		switch n := rnd.IntN(41); {
 		case n < 32:
 			change(c, branch, step)
 		case n < 34:
@@ -364,6 +365,37 @@ func TestNoCommitEverChanges(t *testing.T) {
 			} else if !errors.Is(err, backend.ErrNotExist) {
 				t.Fatal(step, err)
 			}
+		case n == 39: // what no branch reaches may go, and only that
+			reached := c.reachable(branches)
+			c.collect(atOnceOld)
+			ids = slices.DeleteFunc(ids, func(id string) bool {
+				there, err := backend.Exists(t.Context(), raw, commit.Key(id))
+				if err != nil || !there && reached[id] {
+					t.Fatalf("step %d: commit %s is in use, and was deleted (%v)", step, id, err)
+				}
+				if !there {
+					delete(commits, id)
+				}
+				return !there
+			})
+		case n == 40 && step%4 == 0: // while the other commits, and changes what it commits
+			var m *commit.Manifest
+			var err, gcErr error
+			var wg sync.WaitGroup
+			wg.Go(func() { m, err = other.Commit(t.Context(), branch, CommitOptions{Message: fmt.Sprint(step)}) })
+			wg.Go(func() { _, gcErr = c.Collect(t.Context(), CollectOptions{Grace: time.Nanosecond}) })
+			for range rnd.IntN(4) {
+				change(other, branch, step)
+			}
+			wg.Wait()
+			if gcErr != nil {
+				t.Fatal(step, gcErr)
+			}
+			if err == nil {
+				note(m, c.committed(m))
+			} else if !errors.Is(err, ErrNothing) {
+				t.Fatal(step, err)
+			}
 		}
 	}
 	last := w.client(t, raw, "three")
@@ -379,6 +411,34 @@ func TestNoCommitEverChanges(t *testing.T) {
 	}
 	t.Logf("%d commits, %d branches", len(commits), len(branches))
 	last.clean()
+}
+
+// reachable are the commits that branches are made of.
+func (c *client) reachable(branches []string) map[string]bool {
+	c.t.Helper()
+	reached := map[string]bool{}
+	for _, b := range branches {
+		ref, err := c.refs.Load(c.t.Context(), b)
+		if errors.Is(err, backend.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, id := range named(ref) {
+			m, err := c.commits.Manifest(c.t.Context(), id)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			for m, err := range c.Log(c.t.Context(), m) {
+				if err != nil {
+					c.t.Fatal(err)
+				}
+				reached[m.ID] = true
+			}
+		}
+	}
+	return reached
 }
 
 // committed is the tree of a commit.

@@ -19,8 +19,9 @@ const between = time.Second
 
 // sweep deletes what is not reached, a while at a time.
 func (c *collector) sweep(ctx context.Context) error {
+	left := func() bool { return len(c.expired)+len(c.oldCommits)+len(c.oldRanges)+len(c.oldPins) > 0 }
 	last := time.Now() // that anything was deleted
-	for len(c.expired)+len(c.oldCommits)+len(c.oldRanges)+len(c.oldPins) > 0 {
+	for left() {
 		busy, err := c.window(ctx)
 		switch {
 		case err != nil:
@@ -29,6 +30,9 @@ func (c *collector) sweep(ctx context.Context) error {
 			last = time.Now()
 		case time.Since(last) > c.opts.Wait:
 			return fmt.Errorf("%w to %s; where that died, it is in the way for a day", ErrBusy, strings.Join(busy, ", "))
+		}
+		if !left() {
+			break
 		}
 		if err := pause(ctx, between); err != nil {
 			return err
