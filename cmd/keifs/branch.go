@@ -21,14 +21,15 @@ import (
 func branchCommand(sh *shared) *cobra.Command {
 	s := newSettings(sh)
 	var url, in, from string
-	var remove, force bool
+	var remove, force, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "branch [NAME]",
 		Short: "List the branches, or make or delete one",
-		Long: `List the branches of a store, or make a branch: an empty one, or with --from one
-of a commit, which copies nothing and takes the same few requests whatever its
-size. The store is that of the mount which contains the current directory, or
--C DIR, or --store URL.`,
+		Long: `List the branches of a store with their last commits, and how many commits each
+is ahead of the branch that it was made of, and behind it; or make a branch: an
+empty one, or with --from one of a commit, which copies nothing and takes the
+same few requests whatever its size. The store is that of the mount which
+contains the current directory, or -C DIR, or --store URL.`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := s.branches(cmd.Context(), url, in)
@@ -57,15 +58,7 @@ size. The store is that of the mount which contains the current directory, or
 			case len(args) > 0:
 				return b.create(cmd.Context(), args[0])
 			}
-			names, err := b.list(cmd.Context())
-			for _, name := range names {
-				mark := " "
-				if name == b.current {
-					mark = "*"
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), mark, name)
-			}
-			return err
+			return b.print(cmd.Context(), cmd.OutOrStdout(), asJSON)
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -74,6 +67,7 @@ size. The store is that of the mount which contains the current directory, or
 	cmd.Flags().StringVar(&from, "from", "", "make the branch of commit `REV`: a branch, tag, id, BRANCH~2 or BRANCH@TIME")
 	cmd.Flags().BoolVar(&remove, "delete", false, "delete the branch; what commits name stays")
 	cmd.Flags().BoolVar(&force, "force", false, "with --delete: ask nothing")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "list as JSON")
 	cmd.Flags().AddFlagSet(s.storeFlags())
 	return cmd
 }
@@ -82,6 +76,7 @@ size. The store is that of the mount which contains the current directory, or
 type branches struct {
 	current string // the one the working directory lies in
 	list    func(context.Context) ([]string, error)
+	stand   func(context.Context, []string) (standings, error)
 	create  func(context.Context, string) error
 	fork    func(ctx context.Context, name, from string) error
 	drop    func(context.Context, string) error
@@ -118,6 +113,13 @@ func (s *settings) branches(ctx context.Context, url, in string) (branches, erro
 		return ask(ctx, "/branch?name="+query(name)+"&from="+query(from))
 	}
 	b.drop = func(ctx context.Context, name string) error { return ask(ctx, "/drop?name="+query(name)) }
+	b.stand = func(ctx context.Context, _ []string) (standings, error) {
+		c, alive := findControl(e.dir, e.uid)
+		if !alive {
+			return nil, nil // the names are what can be told
+		}
+		return c.standings(ctx)
+	}
 	return b, nil
 }
 
@@ -194,6 +196,9 @@ func (s *settings) storeBranches(ctx context.Context, url string) (b branches, e
 	}
 	b.fork = func(ctx context.Context, name, from string) error { return fork(ctx, st, r.back, name, from) }
 	b.drop = func(ctx context.Context, name string) error { return dropBranch(ctx, st, r.back, name) }
+	b.stand = func(ctx context.Context, names []string) (standings, error) {
+		return standingsOf(ctx, st, r.back, names)
+	}
 	b.close = r.close
 	return b, nil
 }

@@ -22,7 +22,7 @@ import (
 // answers when everything is in the bucket and the mount has ended, or a
 // report of why it stays; POST /sync?path=P when what is at and below that path
 // of the mount is in the bucket; POST /branch?name=N&from=REV when the branch is
-// made, POST /drop?name=N when it is deleted.
+// made, POST /drop?name=N when it is deleted; GET /branches where all stand.
 
 // socketPath is the control socket of the mount at dir.
 func socketPath(folder, dir string) string {
@@ -87,6 +87,10 @@ func serveControl(l *net.UnixListener, s *session) *control {
 	mux.HandleFunc("POST /drop", func(w http.ResponseWriter, r *http.Request) {
 		answerReport(w, s.dir, s.drop(r.Context(), r.FormValue("name")))
 	})
+	mux.HandleFunc("GET /branches", func(w http.ResponseWriter, r *http.Request) {
+		all, err := s.standings(r.Context())
+		answer(w, http.StatusOK, standingsAnswer{reportOf(s.dir, err), all})
+	})
 	c := &control{&http.Server{Handler: mux}, s.log}
 	go func() {
 		if err := c.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -98,11 +102,26 @@ func serveControl(l *net.UnixListener, s *session) *control {
 
 // answerReport says that something is done, or why not.
 func answerReport(w http.ResponseWriter, dir string, err error) {
+	status := http.StatusOK
 	if err != nil {
-		answer(w, http.StatusConflict, report{Error: oneLine(err), Status: exitStatus(err)})
-		return
+		status = http.StatusConflict
 	}
-	answer(w, http.StatusOK, report{Dir: dir})
+	answer(w, status, reportOf(dir, err))
+}
+
+func reportOf(dir string, err error) report {
+	if err != nil {
+		return report{Error: oneLine(err), Status: exitStatus(err)}
+	}
+	return report{Dir: dir}
+}
+
+// err is the error that is reported.
+func (r report) err() error {
+	if r.Error == "" {
+		return nil
+	}
+	return &failure{r.Status, errors.New(r.Error)}
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
@@ -235,10 +254,7 @@ func (c controlClient) ask(ctx context.Context, what string) error {
 	if err := json.NewDecoder(resp.Body).Decode(&rep); err != nil {
 		return err
 	}
-	if rep.Error != "" {
-		return &failure{rep.Status, errors.New(rep.Error)}
-	}
-	return nil
+	return rep.err()
 }
 
 // waitProcess waits for the end of the process that a pidfd stands for.

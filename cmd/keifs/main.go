@@ -71,7 +71,7 @@ lacks something.`,
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(mountCommand(sh), umountCommand(), syncCommand(), branchCommand(sh), statusCommand(), probeCommand(sh), versionCommand())
 	root.AddCommand(commitCommand(sh), logCommand(sh), showCommand(sh), diffCommand(sh), mergeCommand(sh), restoreCommand(sh),
-		resetCommand(sh), undoCommand(sh), tagCommand(sh), reflogCommand(sh), fsckCommand(sh), gcCommand(sh))
+		resetCommand(sh), undoCommand(sh), runCommand(sh), tagCommand(sh), reflogCommand(sh), fsckCommand(sh), gcCommand(sh))
 	return root
 }
 

@@ -54,9 +54,11 @@ type repository struct {
 	*history.Repo
 	st     *store.Store
 	remote *remote
+	url    string // of the store
 	branch string // empty above the branches
 	rel    string // path within the branch, as the mount shows it
 	mount  *controlClient
+	root   string // directory of the mount
 	out    io.Writer
 	err    io.Writer
 }
@@ -103,7 +105,7 @@ func (w *where) open(ctx context.Context, cmd *cobra.Command) (*repository, erro
 			return nil, usageError("%w", err)
 		}
 	}
-	r.st, r.remote = st, remote
+	r.st, r.remote, r.url = st, remote, url
 	host, _ := os.Hostname() // without one, records do without
 	r.Repo = history.New(remote.back, st, history.Options{Host: host, SingleWriter: w.singleWriter})
 	return r, nil
@@ -139,7 +141,7 @@ func (w *where) mounted(ctx context.Context, r *repository) (url string, options
 			r.rel = below
 		}
 	}
-	r.mount = &c
+	r.mount, r.root = &c, e.dir
 	return st.Store, st.Options, nil
 }
 

@@ -443,3 +443,54 @@ func (c *client) reachable(branches []string) map[string]bool {
 
 // committed is the tree of a commit.
 func (c *client) committed(m *commit.Manifest) map[string]string { return c.tree("main@" + m.ID) }
+
+func TestAheadAndBehindCountTheCommitsOfEachSide(t *testing.T) {
+	w := &world{}
+	c := w.client(t, mem.New("", mem.Options{}), "a")
+	c.put("main/a", "1")
+	c.commit("main", "first")
+	c.put("main/a", "2")
+	c.fork("dev", c.commit("main", "second"))
+	c.fork("idle", c.found("main"))
+	c.put("main/b", "3")
+	c.commit("main", "third")
+	for _, n := range []string{"1", "2", "3"} {
+		c.put("dev/"+n, n)
+		c.commit("dev", n)
+	}
+	c.put("plain/x", "x")
+	want := func(name string, s Standing) {
+		t.Helper()
+		all, err := c.Standings(t.Context(), []string{"main", "dev", "idle", "plain", "nothing"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, there := all[name]
+		got.Head = ""
+		if got != s || there != (name != "plain") {
+			t.Errorf("%s: %+v, want %+v", name, got, s)
+		}
+	}
+	want("main", Standing{})
+	want("plain", Standing{})
+	want("dev", Standing{Origin: "main", Ahead: 3, Behind: 1})
+	want("idle", Standing{Origin: "main", Behind: 1})
+	if _, err := c.Merge(t.Context(), c.found("main"), "dev", MergeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want("dev", Standing{Origin: "main", Ahead: 4})
+	if _, err := c.Merge(t.Context(), c.found("dev"), "main", MergeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want("dev", Standing{Origin: "main", Behind: 1})
+	want("idle", Standing{Origin: "main", Behind: 6})
+}
+
+func (c *client) found(revision string) *commit.Manifest {
+	c.t.Helper()
+	m, err := c.Find(c.t.Context(), revision)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return m
+}
