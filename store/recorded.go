@@ -62,6 +62,19 @@ func (r Recorded) Metadata() map[string]string {
 // objects, "main@3f2a/docs/a.txt" for a revision.
 func (s *Store) Bucket() *overlay.Bucket { return s.b }
 
+// Plain is the same bucket where keys are those of plain objects, whatever
+// base a branch has. Revisions ("main@3f2a/docs/a.txt") are there as well.
+func (s *Store) Plain() *Store {
+	c := &core{opts: s.opts, log: s.log, probing: make(chan struct{}, 1), attrs: attrRecords{known: map[string]attrRecord{}},
+		lives: map[string]int{}, unnameable: map[string]struct{}{}}
+	c.b = overlay.New(s.b.Decorates(), overlay.Options{Commits: s.opts.Commits, Logger: s.log, Branch: func(string) bool { return false }})
+	c.probed.Store(s.probed.Load())
+	return &Store{core: c, branch: s.branch, prefix: s.prefix}
+}
+
+// Lasting is the metadata by which a copy of an object has its times.
+func (s *Store) Lasting(info backend.Info) map[string]string { return s.withTimes(info) }
+
 // Prober tells what the bucket can do, probed once. ErrReadOnly.
 func (s *Store) Prober(ctx context.Context) (backend.Caps, error) { return s.change(ctx) }
 

@@ -21,7 +21,7 @@ import (
 func branchCommand(sh *shared) *cobra.Command {
 	s := newSettings(sh)
 	var url, in, from string
-	var remove, force, asJSON bool
+	var remove, force, asJSON, materialize bool
 	cmd := &cobra.Command{
 		Use:   "branch [NAME]",
 		Short: "List the branches, or make or delete one",
@@ -38,10 +38,14 @@ contains the current directory, or -C DIR, or --store URL.`,
 			}
 			defer b.close()
 			switch {
-			case len(args) == 0 && (from != "" || remove):
+			case len(args) == 0 && materialize && b.current != "":
+				return b.materialize(cmd.Context(), b.current)
+			case len(args) == 0 && (from != "" || remove || materialize):
 				return usageError("which branch? keifs branch NAME …")
-			case from != "" && remove:
-				return usageError("--from and --delete do not go together")
+			case from != "" && remove, materialize && (from != "" || remove):
+				return usageError("--from, --delete and --materialize do not go together")
+			case materialize:
+				return b.materialize(cmd.Context(), args[0])
 			case from != "":
 				return b.fork(cmd.Context(), args[0], from)
 			case remove:
@@ -67,6 +71,7 @@ contains the current directory, or -C DIR, or --store URL.`,
 	cmd.Flags().StringVar(&from, "from", "", "make the branch of commit `REV`: a branch, tag, id, BRANCH~2 or BRANCH@TIME")
 	cmd.Flags().BoolVar(&remove, "delete", false, "delete the branch; what commits name stays")
 	cmd.Flags().BoolVar(&force, "force", false, "with --delete: ask nothing")
+	cmd.Flags().BoolVar(&materialize, "materialize", false, "make plain objects of what the branch shows of the commit it was made of, by copies on the server; a broken-off one is gone on with")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "list as JSON")
 	cmd.Flags().AddFlagSet(s.storeFlags())
 	return cmd
@@ -81,6 +86,8 @@ type branches struct {
 	fork    func(ctx context.Context, name, from string) error
 	drop    func(context.Context, string) error
 	close   func()
+
+	materialize func(context.Context, string) error
 }
 
 func (s *settings) branches(ctx context.Context, url, in string) (branches, error) {
@@ -113,6 +120,7 @@ func (s *settings) branches(ctx context.Context, url, in string) (branches, erro
 		return ask(ctx, "/branch?name="+query(name)+"&from="+query(from))
 	}
 	b.drop = func(ctx context.Context, name string) error { return ask(ctx, "/drop?name="+query(name)) }
+	b.materialize = func(ctx context.Context, name string) error { return ask(ctx, "/materialize?name="+query(name)) }
 	b.stand = func(ctx context.Context, _ []string) (standings, error) {
 		c, alive := findControl(e.dir, e.uid)
 		if !alive {
@@ -196,6 +204,7 @@ func (s *settings) storeBranches(ctx context.Context, url string) (b branches, e
 	}
 	b.fork = func(ctx context.Context, name, from string) error { return fork(ctx, st, r.back, name, from) }
 	b.drop = func(ctx context.Context, name string) error { return dropBranch(ctx, st, r.back, name) }
+	b.materialize = func(ctx context.Context, name string) error { return materializeBranch(ctx, st, r.back, name) }
 	b.stand = func(ctx context.Context, names []string) (standings, error) {
 		return standingsOf(ctx, st, r.back, names)
 	}

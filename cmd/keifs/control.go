@@ -22,7 +22,8 @@ import (
 // answers when everything is in the bucket and the mount has ended, or a
 // report of why it stays; POST /sync?path=P when what is at and below that path
 // of the mount is in the bucket; POST /branch?name=N&from=REV when the branch is
-// made, POST /drop?name=N when it is deleted; GET /branches where all stand.
+// made, POST /drop?name=N when it is deleted; POST /materialize?name=N when it has
+// objects of its own; GET /branches where all stand.
 
 // socketPath is the control socket of the mount at dir.
 func socketPath(folder, dir string) string {
@@ -86,6 +87,9 @@ func serveControl(l *net.UnixListener, s *session) *control {
 	})
 	mux.HandleFunc("POST /drop", func(w http.ResponseWriter, r *http.Request) {
 		answerReport(w, s.dir, s.drop(r.Context(), r.FormValue("name")))
+	})
+	mux.HandleFunc("POST /materialize", func(w http.ResponseWriter, r *http.Request) {
+		answerReport(w, s.dir, materializeBranch(r.Context(), s.store, s.back, r.FormValue("name")))
 	})
 	mux.HandleFunc("GET /branches", func(w http.ResponseWriter, r *http.Request) {
 		all, err := s.standings(r.Context())

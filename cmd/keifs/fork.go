@@ -82,6 +82,20 @@ func dropBranch(ctx context.Context, st *store.Store, back backend.Backend, name
 	return branchError(name, err)
 }
 
+// materializeBranch gives a branch objects of its own for those of its base.
+func materializeBranch(ctx context.Context, st *store.Store, back backend.Backend, name string) error {
+	there, err := st.BranchExists(ctx, name)
+	if err == nil && !there {
+		err = store.ErrNotExist
+	}
+	if err != nil {
+		return branchError(name, err)
+	}
+	host, _ := os.Hostname()
+	_, err = history.New(back, st, history.Options{Host: host}).Materialize(ctx, name, nil)
+	return branchError(name, err)
+}
+
 // drop deletes a branch of the mount that has nothing which is only here.
 func (s *session) drop(ctx context.Context, name string) error {
 	for _, p := range s.vol.Pending() {

@@ -252,6 +252,7 @@ func (b *Bucket) Walk(ctx context.Context, branch, prefix string) iter.Seq2[Obje
 				}
 				if it.base != nil {
 					o = *it.base
+					o.Inherited = true
 				}
 				if !yield(o, nil) {
 					return

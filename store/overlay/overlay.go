@@ -44,6 +44,10 @@ type Object struct {
 	// content then.
 	Metadata    map[string]string
 	ContentType string
+
+	// Inherited, of Bucket.Walk: the branch has no object of its own there,
+	// but shows that of its base.
+	Inherited bool
 }
 
 // Snapshot is the tree of one commit, which never changes. Safe for concurrent

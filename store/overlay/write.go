@@ -294,7 +294,29 @@ func (c *change) hide(ctx context.Context) (plain bool, err error) {
 			return false, err
 		}
 	}
-	return plain, c.cover(ctx, c.rel)
+	if err := c.cover(ctx, c.rel); err != nil || plain {
+		return plain, err
+	}
+	return c.came(ctx)
+}
+
+// came says whether there is a plain object by now where there was none before
+// the whiteout was made. That is a copy of the base's by who makes the branch
+// independent, who marks the branch first as for a commit: whose whiteout was
+// made within Belief of a look at a branch without mark, is seen by him.
+func (c *change) came(ctx context.Context) (bool, error) {
+	v, err := c.reading(ctx)
+	if err != nil {
+		return false, err
+	}
+	if v.ref == nil || v.ref.Committing == "" && v.same(c.v) {
+		return false, nil
+	}
+	_, err = c.raw.Stat(ctx, c.key)
+	if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrBadKey) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func indexes(n int) []int {
