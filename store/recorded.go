@@ -66,7 +66,7 @@ func (s *Store) Bucket() *overlay.Bucket { return s.b }
 // base a branch has. Revisions ("main@3f2a/docs/a.txt") are there as well.
 func (s *Store) Plain() *Store {
 	c := &core{opts: s.opts, log: s.log, probing: make(chan struct{}, 1), attrs: attrRecords{known: map[string]attrRecord{}},
-		lives: map[string]int{}, unnameable: map[string]struct{}{}}
+		lives: map[string]lives{}, unnameable: map[string]struct{}{}}
 	c.b = overlay.New(s.b.Decorates(), overlay.Options{Commits: s.opts.Commits, Logger: s.log, Branch: func(string) bool { return false }})
 	c.probed.Store(s.probed.Load())
 	return &Store{core: c, branch: s.branch, prefix: s.prefix}
