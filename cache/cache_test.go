@@ -230,7 +230,7 @@ func TestRequestsOfAFlow(t *testing.T) {
 			t.Errorf("entry %+v", e)
 		}
 	})
-	b.golden("first read", func() { readFile(t, tree, "f") }, "GET main/f")
+	b.golden("first read", func() { readFile(t, tree, "f") }, "STAT main/f")
 	b.golden("second read", func() { readFile(t, tree, "f") }, "STAT main/f")
 	b.golden("open and close for writing", func() { closeFile(t, open(t, tree, "f", store.OpenFlags{Write: true})) }, "STAT main/f")
 	b.golden("append", func() {
@@ -287,7 +287,7 @@ func TestRequestsOfAFlow(t *testing.T) {
 		}
 		closeFile(t, to)
 		closeFile(t, from)
-	}, "GET main/x", "COPY main/copy if-absent")
+	}, "STAT main/x", "COPY main/copy if-absent")
 	if got := b.get("main/copy"); got != "content" {
 		t.Errorf("the copy is %q", got)
 	}

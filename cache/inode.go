@@ -39,6 +39,8 @@ type inode struct {
 	file       *stagedFile   // the content, if it is staged
 	patch      *patch        // which part of it is; nil: all
 	filled     int64         // up to where it was written without a gap
+	kept       string        // version whose content the cache was given
+	keeping    bool          // and is being given
 	stream     *stream       // by which it goes into the bucket while it is written
 	origin     *origin       // the object that has the content, if it is a copy
 	busy       chan struct{} // closed when the content, now being staged or published, may be changed again
@@ -266,7 +268,7 @@ func (in *inode) stageLocked(ctx context.Context, keep int64, all bool) error {
 		if keep = min(keep, size); !all && !copied && in.patchable(ctx, keep) {
 			part = &patch{limit: size}
 		} else {
-			err = in.t.c.download(ctx, from, file, keep)
+			err = in.t.c.download(ctx, from, file, store.Range{Len: keep})
 		}
 		if err == nil {
 			err = file.truncate(size)
@@ -344,7 +346,7 @@ func (in *inode) write(ctx context.Context, p []byte, off int64) (int, error) {
 		before := uploads.count()
 		n, end, err := in.writeOnce(ctx, p[done:], off)
 		done += n
-		if !errors.Is(err, store.ErrCacheFull) || !uploads.awaitRoom(ctx, before) {
+		if !errors.Is(err, store.ErrCacheFull) || !uploads.awaitRoom(ctx, before) && !in.spill(ctx) {
 			return done, err
 		}
 		off = end

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/store"
 )
 
 // object is the version as its pieces are cached.
@@ -47,18 +48,18 @@ func short(err error) error {
 	return err
 }
 
-// download copies the first n bytes of a version into a staged file: pieces
-// that are here from here, and each run of others by one request.
-func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, n int64) error {
-	if n == 0 {
+// download copies a range of a version into a staged file: pieces that are here
+// from here, and each run of others by one request.
+func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, want store.Range) error {
+	if want.Len == 0 {
 		return nil
 	}
 	o, err := from.object()
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, min(n, diskRead))
-	missing := int64(0) // begin of the run that are not here
+	buf := make([]byte, min(o.size, diskRead))
+	missing := want.Off // begin of the run that are not here
 	fetch := func(end int64) error {
 		if missing >= end {
 			return nil
@@ -67,20 +68,21 @@ func (c *Cache) download(ctx context.Context, from origin, into *stagedFile, n i
 			return copyRange(into, missing, end-missing, r)
 		})
 	}
-	for start := int64(0); start < n; start += diskRead {
-		data := buf[:min(diskRead, n-start)]
+	for start := want.Off / diskRead * diskRead; start < want.End(); start += diskRead {
+		data := buf[:min(diskRead, o.size-start)]
 		if !c.fetch.cached(o, data, start) {
 			continue
 		}
-		if err := fetch(start); err != nil {
+		off := max(start, want.Off)
+		if err := fetch(off); err != nil {
 			return err
 		}
-		if _, err := into.WriteAt(data, start); err != nil {
+		if _, err := into.WriteAt(data[off-start:min(int64(len(data)), want.End()-start)], off); err != nil {
 			return err
 		}
 		missing = start + diskRead
 	}
-	return fetch(n)
+	return fetch(want.End())
 }
 
 // copyRange writes exactly n bytes of r at off.

@@ -61,8 +61,12 @@ func (in *inode) missing(r store.Range) []store.Range {
 // readStaged reads from the staged file and, where that has not all of it, from
 // the version it is based on.
 func (in *inode) readStaged(ctx context.Context, file *stagedFile, r *reads, p []byte, off int64) (int, error) {
-	missing := in.missing(store.Range{Off: off, Len: int64(len(p))})
+	want := store.Range{Off: off, Len: int64(len(p))}
+	missing := in.missing(want)
 	n, err := file.ReadAt(p, off)
+	if now := in.missing(want); !slices.Equal(now, missing) { // it was just staged, or given up
+		return in.readStaged(ctx, file, r, p, off)
+	}
 	if err == io.EOF && (n > 0 || len(missing) > 0) { // just cut by somebody else
 		err = nil
 	}
@@ -100,8 +104,7 @@ func (in *inode) complete(ctx context.Context, ranges ...store.Range) error {
 	from := in.under()
 	for _, r := range ranges {
 		for _, m := range in.missing(r) {
-			err := from.read(ctx, m.Off, m.Len, func(r io.Reader) error { return copyRange(file, m.Off, m.Len, r) })
-			if err != nil {
+			if err := in.t.c.download(ctx, from, file, m); err != nil {
 				return err
 			}
 			in.mu.Lock()

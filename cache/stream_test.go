@@ -3,11 +3,14 @@ package cache
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/fault"
@@ -375,4 +378,95 @@ func TestAStreamThatLosesARaceIsStoredBeside(t *testing.T) {
 		}
 		b.ended(1)
 	})
+}
+
+// What was written here is read here: no request fetches it, however it went
+// into the bucket.
+func TestWhatWasWrittenIsNotFetched(t *testing.T) {
+	for what, change := range map[string]func(*Options){
+		"as a whole":             func(*Options) {},
+		"with write-back":        func(o *Options) { o.WriteBack = true },
+		"while it was written":   func(o *Options) { o.streamPart = mib },
+		"both":                   func(o *Options) { o.streamPart, o.WriteBack = mib, true },
+		"with nothing in memory": func(o *Options) { o.Memory = -1 },
+		"as one to be patched":   func(o *Options) { o.patchFrom = mib },
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBucket(t)
+				opts := Options{MetadataTTL: time.Hour}
+				change(&opts)
+				c, tree := b.open(opts)
+				defer c.Close(context.Background())
+				for name, size := range map[string]int{"small": 10, "block": blockSize, "large": 3*mib + 5, "larger": chunkSize + mib} {
+					putFile(t, tree, name, letters(size), false)
+					ok(t, c.Sync(t.Context()))
+					synctest.Wait()
+					if n := c.Stats().StagedFiles; n != 0 {
+						t.Errorf("%s: %d files are staged", name, n)
+					}
+					b.faults.ResetRequests()
+					if got := readFile(t, tree, name); got != letters(size) {
+						t.Errorf("%s: %d bytes, want %d, or others", name, len(got), size)
+					}
+					if n := b.faults.Count("get"); n != 0 {
+						t.Errorf("%s: %q", name, b.faults.Requests())
+					}
+				}
+			})
+		})
+	}
+}
+
+// A version that is being kept is not mixed with what is written next.
+func TestAChangeWhileContentIsKept(t *testing.T) {
+	b := newBucket(t)
+	c, tree := b.open(Options{})
+	text := letters(8 * mib)
+	putFile(t, tree, "f", text, false)
+	f := open(t, tree, "f", store.OpenFlags{Write: true})
+	for off := int64(7 * mib); off >= 0; off -= mib {
+		write(t, f, off, "CHANGED")
+		text = text[:off] + "CHANGED" + text[off+7:]
+	}
+	closeFile(t, f)
+	ok(t, c.Close(t.Context()))
+	_, tree2 := b.open(Options{Dir: c.dir.root})
+	if b.get("main/f") != text || readFile(t, tree2, "f") != text {
+		t.Error("other bytes than were written")
+	}
+}
+
+// A disk that is smaller than the file gets room by what is in the bucket.
+func TestAFileThatIsLargerThanTheDisk(t *testing.T) {
+	b, opts := newStreams(t)
+	c, tree := b.open(opts)
+	const disk = 8 * kib
+	c.stage.writeAt = func(f *os.File, p []byte, off int64) (int, error) {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			return 0, err
+		}
+		if st.Blocks*512 >= disk {
+			return 0, unix.ENOSPC
+		}
+		return f.WriteAt(p, off)
+	}
+	c.stage.relieve = nil
+	text := letters(100 * kib)
+	f := create(t, tree, "f", false)
+	for off := 0; off < len(text); off += kib / 2 {
+		write(t, f, int64(off), text[off:off+kib/2])
+	}
+	if got := content(t, f); got != text {
+		t.Errorf("read are %d bytes, want %d, or others", len(got), len(text))
+	}
+	closeFile(t, f)
+	if got := b.get("main/f"); got != text {
+		t.Errorf("the object has %d bytes, want %d, or others", len(got), len(text))
+	}
+	b.ended(0)
+	if n := b.faults.Count("complete"); n < 10 {
+		t.Errorf("%d publications of a file that has no room", n)
+	}
 }

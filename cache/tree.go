@@ -353,6 +353,7 @@ func (t *tree) settle(in *inode) {
 	case in.handles > 0 || in.busy != nil || in.dead:
 	case in.dirtyLocked():
 		t.c.uploads.add(in, 0)
+	case in.keeping || !in.keepLocked(): // comes again
 	default:
 		t.dropLocked(in)
 	}
