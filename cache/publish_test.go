@@ -383,6 +383,10 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	ok(t, c.Sync(t.Context()))
+	// Large files are staged until the cache has their content.
+	for end := time.Now().Add(time.Minute); c.Stats().StagedFiles != 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	if s := c.Stats(); s.OpenFiles != 0 || s.StagedFiles != 0 || s.DirtyFiles != 0 || len(c.copies) != 0 {
 		t.Errorf("left: %+v", s)
 	}
