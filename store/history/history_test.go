@@ -301,7 +301,7 @@ func TestNoCommitEverChanges(t *testing.T) {
 	}
 	clients[0].put("main/always", "there")
 	model["main"]["always"] = "there"
-	for step := range 1500 {
+	for step := range 1000 {
 		c, other := clients[step%2], clients[1-step%2]
 		branch := branches[rnd.IntN(len(branches))]
 		switch n := rnd.IntN(41); {
