@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ type storyProxy struct {
 
 	mu      sync.Mutex
 	mode    string        // pass, refuse or hang
+	only    string        // what is in the paths of the requests that it is about; empty: all
 	changed chan struct{} // closed with the next change of the mode
 	hanging chan struct{} // has one for a request that hangs
 }
@@ -50,6 +52,9 @@ func (p *storyProxy) refuses(r *http.Request) bool {
 	for {
 		p.mu.Lock()
 		mode, changed := p.mode, p.changed
+		if !strings.Contains(r.URL.Path, p.only) {
+			mode = "pass"
+		}
 		p.mu.Unlock()
 		if mode != "hang" {
 			return mode == "refuse"
@@ -66,10 +71,10 @@ func (p *storyProxy) refuses(r *http.Request) bool {
 	}
 }
 
-func (p *storyProxy) set(mode string) {
+func (p *storyProxy) set(mode, only string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mode = mode
+	p.mode, p.only = mode, only
 	close(p.changed)
 	p.changed = make(chan struct{})
 	select {
@@ -78,11 +83,12 @@ func (p *storyProxy) set(mode string) {
 	}
 }
 
-// proxy MODE, or proxy hanging: waits until a request hangs.
+// proxy MODE [PART], of the requests that have it in their path; or proxy
+// hanging: waits until a request hangs.
 func proxyCommand(ts *testscript.TestScript, _ bool, args []string) {
 	p := ts.Value(proxyKey{}).(*storyProxy)
 	if args[0] != "hanging" {
-		p.set(args[0])
+		p.set(args[0], strings.Join(args[1:], ""))
 		return
 	}
 	select {

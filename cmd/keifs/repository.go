@@ -142,7 +142,8 @@ func (w *where) mounted(ctx context.Context, r *repository) (url string, options
 		}
 	}
 	r.mount, r.root = &c, e.dir
-	return st.Store, st.Options, nil
+	url, _, _ = strings.Cut(st.Store, "?") // the endpoint is among the options
+	return url, st.Options, nil
 }
 
 // onBranch returns the branch, which the command needs.

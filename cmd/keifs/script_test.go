@@ -85,7 +85,7 @@ func TestStories(t *testing.T) {
 					text, _ := os.ReadFile(path)
 					t.Errorf("%s", text)
 				}
-				proxy.set("refuse") // what still hangs
+				proxy.set("refuse", "") // what still hangs
 				proxy.Close()
 			})
 			return nil
