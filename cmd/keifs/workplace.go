@@ -45,7 +45,7 @@ func (j *job) drop(ctx context.Context) error {
 // was called in, else in one of its own.
 func (j *job) openPlace(ctx context.Context) (*workplace, error) {
 	if j.mount == nil {
-		return j.ownMount(ctx)
+		return j.ownMount()
 	}
 	dir := filepath.Join(j.root, j.name)
 	// The mount may believe for a while that there is nothing of that name.
@@ -68,7 +68,7 @@ func (j *job) openPlace(ctx context.Context) (*workplace, error) {
 }
 
 // ownMount mounts the store for this command alone.
-func (j *job) ownMount(ctx context.Context) (_ *workplace, err error) {
+func (j *job) ownMount() (*workplace, error) {
 	folder, err := os.MkdirTemp("", "keifs-run-*")
 	if err != nil {
 		return nil, fail(exitSystem, "%w", err)
