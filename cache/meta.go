@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -154,7 +155,11 @@ func (m *metadata) listedLocked(branch string, p store.Path) (e store.Entry, fou
 	if !ok {
 		return e, false, at, false
 	}
-	return item.list.find(p.Name(), m.good)
+	e, found, at, sure = item.list.find(p.Name(), m.good)
+	if !found && branch == "" && strings.Contains(p.Name(), "@") {
+		sure = false // a revision is there without being listed
+	}
+	return e, found, at, sure
 }
 
 // good says whether a part of a listing is still good.
