@@ -141,15 +141,17 @@ func (c *chunks) writeDirect(f *os.File, bodies [][]byte, off int64) (n int, err
 	for n < len(bodies) && len(bodies[n]) == blockSize {
 		n++
 	}
-	if n == 0 || setDirect(f, true) != nil {
+	if n == 0 {
 		return 0, nil
 	}
-	err = c.write(f, bodies[:n], off)
-	if e := setDirect(f, false); e != nil {
-		return 0, e
+	if err = setDirect(f, true); err == nil {
+		err = c.write(f, bodies[:n], off)
+		if e := setDirect(f, false); e != nil {
+			return 0, e
+		}
 	}
 	if errors.Is(err, unix.EINVAL) { // not on this disk, or not from there
-		return 0, nil
+		n, err = 0, nil
 	}
 	return n, err
 }
