@@ -24,7 +24,7 @@ func fork(ctx context.Context, st *store.Store, back backend.Backend, name, from
 	}
 	host, _ := os.Hostname() // without one, records do without
 	h := history.New(back, st, history.Options{Host: host})
-	m, err := h.Find(ctx, from)
+	m, held, err := h.FindHeld(ctx, from)
 	switch {
 	case errors.Is(err, refs.ErrBadName):
 		return usageError("%w", err)
@@ -33,7 +33,7 @@ func fork(ctx context.Context, st *store.Store, back backend.Backend, name, from
 	case err != nil:
 		return err
 	}
-	return branchError(name, h.Fork(ctx, name, m))
+	return branchError(name, h.Fork(ctx, name, m, held))
 }
 
 // branchError says what was wrong with a name.

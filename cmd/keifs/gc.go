@@ -11,12 +11,9 @@ import (
 	"github.com/keifs/keifs/store/history"
 )
 
-// The shortest times for which gc can be asked to keep things: clients hold on
-// to what they have read for a while.
-const (
-	leastGrace   = time.Hour
-	leastKeepLog = 24 * time.Hour
-)
+// leastGrace is the shortest for which gc can be asked to keep what is new:
+// clients hold on to what they have read for a while.
+const leastGrace = time.Hour
 
 func gcCommand(sh *shared) *cobra.Command {
 	var opts history.CollectOptions
@@ -35,7 +32,7 @@ are being made, and they for it, for seconds at a time.`,
 	cmd.Flags().DurationVar(&opts.KeepLog, "keep-log", history.DefaultKeepLog, "`AGE` up to which what a branch was is kept (see keifs reflog), 24h at least")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return historyCommand(sh, cmd, func(ctx context.Context, r *repository, _ []string) error {
-		if opts.Grace < leastGrace || opts.KeepLog < leastKeepLog {
+		if opts.Grace < leastGrace || opts.KeepLog < history.LeastKeepLog {
 			return usageError("--grace is 1h at least, --keep-log 24h")
 		}
 		show, done := r.progress("records looked at")

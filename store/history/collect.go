@@ -21,6 +21,8 @@ import (
 const (
 	DefaultGrace   = 24 * time.Hour
 	DefaultKeepLog = 90 * 24 * time.Hour
+	// LeastKeepLog is the least that a collection beside others may have: see FindHeld.
+	LeastKeepLog = 24 * time.Hour
 )
 
 // CollectOptions of Collect. The zero value is usable.

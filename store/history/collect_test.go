@@ -153,7 +153,7 @@ func TestACollectionDeletesNothingWhileSomebodyCommits(t *testing.T) {
 	if err := other.Tag(ctx, "late", lost, ""); !errors.Is(err, backend.ErrNotExist) {
 		t.Error("a tag:", err)
 	}
-	if err := other.Fork(ctx, "late", lost); !errors.Is(err, backend.ErrNotExist) {
+	if err := other.Fork(ctx, "late", lost, time.Time{}); !errors.Is(err, backend.ErrNotExist) {
 		t.Error("a branch:", err)
 	}
 	if err := other.Reset(ctx, "main", lost, "reset", RestoreOptions{}); !errors.Is(err, backend.ErrNotExist) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
@@ -12,8 +13,9 @@ import (
 )
 
 // Fork makes a branch of a commit. Nothing is copied: the commit is its base.
-// store.ErrExist, store.ErrBadName.
-func (r *Repo) Fork(ctx context.Context, name string, from *commit.Manifest) error {
+// held is what FindHeld said of it; otherwise zero. store.ErrExist,
+// store.ErrBadName, backend.ErrNotExist where the commit is being collected.
+func (r *Repo) Fork(ctx context.Context, name string, from *commit.Manifest, held time.Time) error {
 	if err := store.ValidateBranch(name); err != nil {
 		return err
 	}
@@ -30,7 +32,7 @@ func (r *Repo) Fork(ctx context.Context, name string, from *commit.Manifest) err
 	if errors.Is(err, refs.ErrExist) {
 		err = fmt.Errorf("branch %q: %w", name, store.ErrExist)
 	}
-	if err != nil {
+	if err != nil || !held.IsZero() && elapsed(held) < LeastKeepLog/24 {
 		return err
 	}
 	return r.namedNow(ctx, from.ID, func(ctx context.Context) error { return r.refs.Delete(ctx, ref, "its commit is gone") })

@@ -83,11 +83,24 @@ func nanoseconds(t time.Time) int64 {
 // Find looks a revision up, as package refs reads it: a branch, a tag, the
 // beginning of an id, BRANCH~2, BRANCH@TIME. Errors as overlay.History.Find.
 func (r *Repo) Find(ctx context.Context, revision string) (*commit.Manifest, error) {
-	id, err := r.find.Find(ctx, revision)
+	m, _, err := r.FindHeld(ctx, revision)
+	return m, err
+}
+
+// FindHeld is Find, and says when the ref was read that led to the commit: its
+// log names it for LeastKeepLog from then on, whatever becomes of the branch.
+// Zero: it was found in another way.
+func (r *Repo) FindHeld(ctx context.Context, revision string) (m *commit.Manifest, held time.Time, err error) {
+	asked := time.Now()
+	id, byRef, err := r.find.FindBy(ctx, revision)
 	if err != nil {
-		return nil, fmt.Errorf("revision %q: %w", revision, err)
+		return nil, held, fmt.Errorf("revision %q: %w", revision, err)
 	}
-	return r.commits.Manifest(ctx, id)
+	if byRef {
+		held = asked
+	}
+	m, err = r.commits.Manifest(ctx, id)
+	return m, held, err
 }
 
 // headOf is the commit that a ref stands at.

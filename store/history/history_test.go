@@ -257,7 +257,7 @@ func TestRestoreBringsBackAndGoesOverNothingUnasked(t *testing.T) {
 // fork makes a branch of a commit.
 func (c *client) fork(name string, from *commit.Manifest) {
 	c.t.Helper()
-	if err := c.Fork(c.t.Context(), name, from); err != nil {
+	if err := c.Fork(c.t.Context(), name, from, time.Time{}); err != nil {
 		c.t.Fatal(err)
 	}
 	if err := c.w.settle(c.t.Context()); err != nil { // that there is no such branch

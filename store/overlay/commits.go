@@ -43,9 +43,15 @@ func (h *History) Resolve(ctx context.Context, branch, revision string) (string,
 // backend.ErrNotExist, backend.ErrInvalid where the beginning of an id is that
 // of several, or refs.ErrBadName.
 func (h *History) Find(ctx context.Context, text string) (id string, err error) {
+	id, _, err = h.FindBy(ctx, text)
+	return id, err
+}
+
+// FindBy is Find, and says whether it was a branch's ref that led to the commit.
+func (h *History) FindBy(ctx context.Context, text string) (id string, byRef bool, err error) {
 	rev, err := refs.ParseRev(text, time.Now())
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	switch {
 	case !rev.When.IsZero():
@@ -57,6 +63,7 @@ func (h *History) Find(ctx context.Context, text string) (id string, err error) 
 		id, err = h.named(ctx, rev.At)
 	default:
 		id, err = h.head(ctx, rev.Name)
+		byRef = err == nil
 		if errors.Is(err, backend.ErrNotExist) {
 			id, err = h.named(ctx, rev.Name)
 		}
@@ -70,11 +77,11 @@ func (h *History) Find(ctx context.Context, text string) (id string, err error) 
 			break
 		}
 		if len(m.Parents) == 0 {
-			return "", backend.Fail("find", text, backend.ErrNotExist, fmt.Errorf("there are only %d commits before it", n))
+			return "", false, backend.Fail("find", text, backend.ErrNotExist, fmt.Errorf("there are only %d commits before it", n))
 		}
 		id = m.Parents[0]
 	}
-	return id, err
+	return id, byRef, err
 }
 
 func (h *History) head(ctx context.Context, branch string) (string, error) {
