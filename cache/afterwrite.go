@@ -95,6 +95,11 @@ func (in *inode) spill(ctx context.Context) bool {
 	if !worth || !in.patchable(ctx, size) || in.publish(ctx) != nil {
 		return false
 	}
+	// A record that was not ended for certain would be replayed after a crash,
+	// with what is given up now as the content.
+	if in.t.c.endedForCertain(ctx) != nil {
+		return false
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	size = in.entry.Size
@@ -105,6 +110,7 @@ func (in *inode) spill(ctx context.Context) bool {
 		return false
 	}
 	in.patch.have = extents{}
+	in.moves++
 	return true
 }
 

@@ -102,7 +102,11 @@ func (d *dirRenames) ended(r *dirRename, err error) {
 	d.mu.Lock()
 	r.back, r.cut, r.err = unfinished.Back, true, err
 	d.mu.Unlock()
-	if err := d.note(r); err != nil {
+	err = d.note(r)
+	if err == nil { // so that a crash does not finish what was said to have failed
+		err = d.c.journal.Sync(context.Background())
+	}
+	if err != nil {
 		d.c.log.Error("the journal does not take that a rename is to be finished", "error", err)
 	}
 	d.finish(r)

@@ -53,18 +53,24 @@ func (in *inode) wholeLocked() bool {
 
 // missing is what of a range is read from the bucket.
 func (in *inode) missing(r store.Range) []store.Range {
+	missing, _ := in.staged(r)
+	return missing
+}
+
+// staged is missing, with the count of moves at that moment.
+func (in *inode) staged(r store.Range) (missing []store.Range, moves uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.patch.missing(r)
+	return in.patch.missing(r), in.moves
 }
 
 // readStaged reads from the staged file and, where that has not all of it, from
 // the version it is based on.
 func (in *inode) readStaged(ctx context.Context, file *stagedFile, r *reads, p []byte, off int64) (int, error) {
 	want := store.Range{Off: off, Len: int64(len(p))}
-	missing := in.missing(want)
+	missing, moves := in.staged(want)
 	n, err := file.ReadAt(p, off)
-	if now := in.missing(want); !slices.Equal(now, missing) { // it was just staged, or given up
+	if now, m := in.staged(want); m != moves || !slices.Equal(now, missing) { // it was just staged, or given up
 		return in.readStaged(ctx, file, r, p, off)
 	}
 	if err == io.EOF && (n > 0 || len(missing) > 0) { // just cut by somebody else

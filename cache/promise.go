@@ -130,6 +130,20 @@ func (c *Cache) append(kind journal.Kind, data []byte, replaces ...journal.ID) (
 // that no crash brings back what is about to be taken away there.
 func (c *Cache) noted() error { return diskError(c.journal.Flush()) }
 
+// endedForCertain returns when the ends of all records that are fulfilled are
+// durable: the journal syncs records, and an end with the next one.
+func (c *Cache) endedForCertain(ctx context.Context) error {
+	if err := c.noted(); err != nil {
+		return err
+	}
+	end, err := c.append(kindEnd, nil)
+	if err != nil {
+		return err
+	}
+	c.journal.Done(end)
+	return diskError(c.journal.Sync(ctx))
+}
+
 // withdraw ends records before it returns.
 func (c *Cache) withdraw(ids ...journal.ID) error {
 	ids = slices.DeleteFunc(ids, func(id journal.ID) bool { return id == 0 })

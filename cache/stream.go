@@ -235,13 +235,14 @@ func (s *stream) discard(up *store.Upload) {
 		}
 		s.in.mu.Unlock()
 		up.Discard(c.ctx)
-		s.forget()
+		s.forget(up)
 	})
 }
 
-// forget ends the record of the upload.
-func (s *stream) forget() {
-	if s.record != 0 {
+// forget ends the record of the upload, unless the next mount has to discard
+// what is left of it.
+func (s *stream) forget(up *store.Upload) {
+	if s.record != 0 && !up.Left() {
 		s.in.t.c.journal.Done(s.record)
 	}
 }
@@ -275,7 +276,7 @@ func (s *stream) finish(ctx context.Context, path store.Path, source backend.Sou
 		return store.Entry{}, err
 	}
 	e, err := s.up.Finish(ctx, source)
-	s.forget()
+	s.forget(s.up)
 	in.mu.Lock()
 	if err != nil { // its answer may be lost
 		in.unstreamed = true

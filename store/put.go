@@ -130,7 +130,7 @@ func (s *Store) assembleParts(ctx context.Context, assembler backend.Assembler, 
 	}
 	defer func() {
 		if err != nil {
-			s.abandon(ctx, a, key)
+			_ = s.abandon(ctx, a, key)
 		}
 	}()
 	numbers := slices.Collect(func(yield func(int) bool) {
@@ -149,12 +149,14 @@ func (s *Store) assembleParts(ctx context.Context, assembler backend.Assembler, 
 
 // abandon aborts an assembly. Parts that are left over cost money: they are
 // taken away even when the caller has gone.
-func (s *Store) abandon(ctx context.Context, a backend.Assembly, key string) {
+func (s *Store) abandon(ctx context.Context, a backend.Assembly, key string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if err := a.Abort(ctx); err != nil {
+	err := a.Abort(ctx)
+	if err != nil {
 		s.log.Warn("an unfinished upload is left in the store", "store", s.BackendName(), "key", key, "err", err)
 	}
+	return err
 }
 
 // transfer makes dst an object with the content that src has, which must

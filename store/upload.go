@@ -20,6 +20,7 @@ type Upload struct {
 	a    backend.Assembly
 	part int64 // bytes of the first part
 	step int   // so many parts are of one size
+	left bool  // see Left
 }
 
 // BeginUpload begins an upload of a file whose size is not known yet. opts are
@@ -101,7 +102,7 @@ func (u *Upload) Finish(ctx context.Context, src backend.Source) (Entry, error) 
 		if err == nil {
 			return info, nil
 		}
-		s.abandon(ctx, u.a, key)
+		u.left = s.abandon(ctx, u.a, key) != nil
 		switch {
 		case errors.Is(err, backend.ErrAmbiguous) && !errors.Is(err, backend.ErrPrecondition):
 			// It is used up, and so an answer got lost: the object tells.
@@ -121,7 +122,10 @@ func (u *Upload) Finish(ctx context.Context, src backend.Source) (Entry, error) 
 
 // Discard gives the upload up. A failure is logged: nothing comes of it but
 // costs.
-func (u *Upload) Discard(ctx context.Context) { u.s.abandon(ctx, u.a, u.pub.key) }
+func (u *Upload) Discard(ctx context.Context) { u.left = u.s.abandon(ctx, u.a, u.pub.key) != nil }
+
+// Left says whether parts were left in the store after Discard or Finish.
+func (u *Upload) Left() bool { return u.left }
 
 // DiscardUpload is Upload.Discard for an upload of a process before.
 func (s *Store) DiscardUpload(ctx context.Context, p Path, id string) error {
