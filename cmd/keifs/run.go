@@ -191,14 +191,15 @@ func (j *job) finish(ctx context.Context, ended ending) error {
 		message = fmt.Sprintf("%s (%s)", message, ended)
 	}
 	m, err := j.Commit(ctx, j.name, history.CommitOptions{Message: message, Author: j.author})
+	if errors.Is(err, history.ErrNothing) { // beyond what the command committed by itself
+		m, err = j.Find(ctx, j.name)
+	}
 	switch {
-	case errors.Is(err, history.ErrNothing) && j.keep.value != "always" && !j.noMerge:
-		fmt.Fprintf(j.err, "keifs: %s changed nothing\n", j.name)
-		return errors.Join(ended.failure("it changed nothing"), j.drop(ctx))
-	case errors.Is(err, history.ErrNothing):
-		m = j.start
 	case err != nil:
 		return j.kept(err)
+	case m.ID == j.start.ID && j.keep.value != "always" && !j.noMerge:
+		fmt.Fprintf(j.err, "keifs: %s changed nothing\n", j.name)
+		return errors.Join(ended.failure("it changed nothing"), j.drop(ctx))
 	}
 	if ended.failed() {
 		return ended.failure(fmt.Sprintf("what it did is on branch %s", j.name))

@@ -128,6 +128,7 @@ type collector struct {
 
 	// What is old and was not found to be reached, by id.
 	oldCommits, oldRanges, oldPins map[string]backend.Info
+	order                          []backend.Info // oldCommits, each before those it follows
 }
 
 // listed runs fn on all objects below a prefix, and returns what time it was

@@ -45,7 +45,14 @@ func (c *collector) sweep(ctx context.Context) error {
 // branches that are busy.
 func (c *collector) window(ctx context.Context) (busy []string, err error) {
 	a := c.r.announcement()
-	defer func() { err = errors.Join(err, a.takeBack(ctx)) }()
+	underway := false
+	defer func() {
+		// The store may yet carry out a deletion that was not answered: whoever
+		// waits goes on when the announcement is dead.
+		if !underway {
+			err = errors.Join(err, a.takeBack(ctx))
+		}
+	}()
 	if err := a.make(ctx); err != nil {
 		return nil, err
 	}
@@ -57,14 +64,20 @@ func (c *collector) window(ctx context.Context) (busy []string, err error) {
 		if busy = found.busy; len(busy) > 0 {
 			return nil
 		}
-		return c.markFrom(ctx, found)
+		if err := c.markFrom(ctx, found); err != nil {
+			return err
+		}
+		c.order, err = c.childrenFirst(ctx)
+		return err
 	})
 	if err != nil || len(busy) > 0 {
 		return busy, err
 	}
 	ctx, cancel := context.WithDeadline(ctx, a.since.Add(sweepFor))
 	defer cancel()
-	return nil, c.delete(ctx, a)
+	err = c.delete(ctx, a)
+	underway = err != nil
+	return nil, err
 }
 
 // delete deletes as long as the announcement is good. What others name goes
@@ -78,10 +91,6 @@ func (c *collector) delete(ctx context.Context, a *announcement) error {
 	if err != nil || !all {
 		return err
 	}
-	commits, err := c.childrenFirst(ctx)
-	if err != nil {
-		return err
-	}
 	forget := func(old map[string]backend.Info, id func(string) (string, bool), n *int) func([]backend.Info) {
 		return func(gone []backend.Info) {
 			for _, info := range gone {
@@ -91,7 +100,7 @@ func (c *collector) delete(ctx context.Context, a *announcement) error {
 			c.deleted(n, gone)
 		}
 	}
-	all, err = c.deleteAll(ctx, a, commits, forget(c.oldCommits, commit.IDOfKey, &out.Commits))
+	all, err = c.deleteAll(ctx, a, c.order, forget(c.oldCommits, commit.IDOfKey, &out.Commits))
 	if err != nil || !all {
 		return err
 	}
