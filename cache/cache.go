@@ -228,6 +228,18 @@ func (c *Cache) closed() bool {
 	}
 }
 
+// await waits until done is closed. store.ErrClosed where the cache is before.
+func (c *Cache) await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-c.quit:
+		return fmt.Errorf("volume: %w", store.ErrClosed)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // start runs fn on a goroutine that Close waits for.
 func (c *Cache) start(fn func()) error {
 	c.mu.Lock()

@@ -216,12 +216,8 @@ func (d *dirRenames) wait(ctx context.Context, match func(*dirRename) bool) erro
 	all, tried := d.cut(match)
 	for i, r := range all {
 		signal(r.wake)
-		select {
-		case <-tried[i]:
-		case <-d.c.quit:
-			return fmt.Errorf("volume: %w", store.ErrClosed)
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := d.c.await(ctx, tried[i]); err != nil {
+			return err
 		}
 		d.mu.Lock()
 		err := r.err

@@ -239,12 +239,8 @@ func (r *removals) wait(ctx context.Context, match func(*grave) bool) error {
 	}
 	r.mu.Unlock()
 	for i, g := range all {
-		select {
-		case <-tried[i]:
-		case <-r.c.quit:
-			return fmt.Errorf("volume: %w", store.ErrClosed)
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := r.c.await(ctx, tried[i]); err != nil {
+			return err
 		}
 		r.mu.Lock()
 		err := g.err

@@ -174,16 +174,7 @@ func (u *uploads) progress(since uint64) <-chan struct{} {
 // had ended; false where none will soon.
 func (u *uploads) awaitRoom(ctx context.Context, since uint64) bool {
 	ended := u.progress(since)
-	if ended == nil {
-		return false
-	}
-	select {
-	case <-ended:
-		return true
-	case <-ctx.Done():
-	case <-u.c.quit:
-	}
-	return false
+	return ended != nil && u.c.await(ctx, ended) == nil
 }
 
 // failure is why the file is not in the bucket.

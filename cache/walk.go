@@ -11,10 +11,10 @@ import (
 
 // A program that lists one directory after another, each with its own request,
 // pays a round trip a directory. So who lists a directory right after the one
-// before it, or the first one right after that above it, is taken to walk the tree: the bucket is asked for everything from
-// there on, whatever directory it is in, a thousand keys a request. As long as
-// the walk goes on where it was expected, more is asked for ahead, in pieces
-// side by side.
+// before it, or the first one right after that above it, is taken to walk the
+// tree: the bucket is asked for everything from there on, whatever directory it
+// is in, a thousand keys a request. As long as the walk goes on where it was
+// expected, more is asked for ahead, in pieces side by side.
 
 const (
 	walkStart    = time.Second      // from a directory to the first one in it
