@@ -179,6 +179,8 @@ func (d *dirRenames) finish(r *dirRename) {
 	})
 }
 
+// finishOnce ends the rename, one way or the other. What is here only goes
+// along, and so do open files: nothing brings back the name that goes.
 func (d *dirRenames) finishOnce(r *dirRename) error {
 	s, err := d.c.store.Branch(r.branch)
 	if err != nil {
@@ -186,15 +188,31 @@ func (d *dirRenames) finishOnce(r *dirRename) error {
 	}
 	ctx := backend.WithPriority(d.c.ctx, backend.Interactive)
 	t := d.c.tree(s)
-	release, err := t.gate.take(ctx, subtree(r.from), subtree(r.to))
+	claims := []claim{subtree(r.from), subtree(r.to)}
+	release, err := t.gate.take(ctx, claims...)
 	if err != nil {
 		return err
 	}
 	defer release()
+	from, to := r.from, r.to
+	if r.back {
+		from, to = to, from
+	}
+	if err := t.publishBelow(ctx, from); err != nil {
+		return err
+	}
+	if err := d.c.settleCopies(ctx, t, claims...); err != nil {
+		return err
+	}
+	moves := t.moves(t.below(from), from, to)
+	if err := d.c.noted(); err != nil {
+		return err
+	}
 	err = s.FinishRename(ctx, r.from, r.to, r.back)
 	for _, p := range []store.Path{r.from, r.to} {
 		d.c.meta.forget(r.branch, p, true)
 	}
+	t.follow(ctx, moves, store.Entry{}, true)
 	return err
 }
 

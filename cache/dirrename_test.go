@@ -91,3 +91,71 @@ func TestNothingIsRenamedOrRemovedUnderARenameThatWasCutOff(t *testing.T) {
 		t.Errorf("there is %q", got)
 	}
 }
+
+// refuseDeletions makes the next renames of directories stop before their
+// first deletion, until the faults are cleared.
+func (b *bucket) refuseDeletions() {
+	for _, op := range []string{"delete", "deletebatch"} {
+		b.faults.Add(fault.Rule{Op: op, Times: fault.Always, Err: backend.ErrPermission})
+	}
+}
+
+// What is open, or here only, in a directory that was being renamed goes along
+// when that is finished later.
+func TestOpenFilesFollowARenameThatIsFinishedLater(t *testing.T) {
+	b := newBucket(t)
+	caps := b.raw.Caps()
+	b.opts.Caps = &caps // a probe would meet the fault
+	c, tree := b.open(Options{WriteBack: true})
+	for i := range 3 {
+		b.put(fmt.Sprint("main/d/", i), fmt.Sprint("content ", i))
+	}
+	f := open(t, tree, "d/1", store.OpenFlags{Write: true})
+	b.refuseDeletions()
+	if err := tree.Rename(t.Context(), path(t, "d"), path(t, "e"), store.Replace); !errors.Is(err, backend.ErrPermission) {
+		t.Fatal(err)
+	}
+	b.faults.Add(fault.Rule{Op: "put", Times: fault.Always, Err: backend.ErrPermission})
+	made := create(t, tree, "d/new", false)
+	write(t, made, 0, "new")
+	closeFile(t, made)
+	b.faults.Clear()
+	ok(t, c.renames.wait(t.Context(), func(*dirRename) bool { return true }))
+	write(t, f, 0, "changed 1")
+	closeFile(t, f)
+	ok(t, c.Sync(t.Context()))
+	if got, want := b.keys(), []string{"main/", "main/e/0", "main/e/1", "main/e/2", "main/e/new"}; !slices.Equal(got, want) {
+		t.Errorf("there is %q", got)
+	}
+	if got := b.get("main/e/1"); got != "changed 1" {
+		t.Errorf("what was written is lost: there is %q", got)
+	}
+}
+
+// A rename that is taken back takes back what was opened under the new name.
+func TestOpenFilesFollowARenameThatIsTakenBackLater(t *testing.T) {
+	b := newBucket(t)
+	caps := b.raw.Caps()
+	b.opts.Caps = &caps
+	c, tree := b.open(Options{})
+	for i := range 3 {
+		b.put(fmt.Sprint("main/d/", i), fmt.Sprint("content ", i))
+	}
+	b.put("main/d/sub/", "") // which is copied last
+	b.refuseDeletions()
+	b.faults.Add(fault.Rule{Op: "copy", Key: "main/e/sub/", Times: fault.Always, Err: backend.ErrPermission})
+	if err := tree.Rename(t.Context(), path(t, "d"), path(t, "e"), store.Replace); !errors.Is(err, backend.ErrPermission) {
+		t.Fatal(err)
+	}
+	f := open(t, tree, "e/1", store.OpenFlags{Write: true})
+	b.faults.Clear()
+	ok(t, c.renames.wait(t.Context(), func(*dirRename) bool { return true }))
+	write(t, f, 0, "changed")
+	closeFile(t, f)
+	if got, want := b.keys(), []string{"main/", "main/d/0", "main/d/1", "main/d/2", "main/d/sub/"}; !slices.Equal(got, want) {
+		t.Errorf("there is %q", got)
+	}
+	if got := b.get("main/d/1"); !strings.HasPrefix(got, "changed") {
+		t.Errorf("what was written is lost: there is %q", got)
+	}
+}

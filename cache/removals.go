@@ -3,13 +3,11 @@ package cache
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/cache/journal"
 	"github.com/keifs/keifs/store"
 )
@@ -271,175 +269,6 @@ func (r *removals) finish(ctx context.Context, g *grave) error {
 func (r *removals) startLocked() {
 	if !r.running && len(r.graves) > 0 {
 		r.running = r.c.start(r.run) == nil
-	}
-}
-
-// run sends what waits until nothing does.
-func (r *removals) run() {
-	retry := firstRetryAfter
-	for {
-		r.gather()
-		batch := r.take()
-		failed := len(batch) > 0 && r.send(batch)
-		r.mu.Lock()
-		if len(r.graves) == 0 || r.c.closed() {
-			r.running = false
-			r.mu.Unlock()
-			return
-		}
-		r.mu.Unlock()
-		if !failed {
-			retry = firstRetryAfter
-			continue
-		}
-		select {
-		case <-r.wake:
-		case <-r.c.quit:
-		case <-time.After(retry):
-		}
-		retry = min(2*retry, lastRetryAfter)
-	}
-}
-
-// gather waits for more to come.
-func (r *removals) gather() {
-	limit := time.After(gatherMost)
-	for {
-		r.mu.Lock()
-		n := 0
-		for _, graves := range r.graves {
-			n += len(graves)
-		}
-		quiet := gatherFor - time.Since(r.fresh)
-		ready := r.urgent || n >= sendAtOnce || quiet <= 0
-		r.mu.Unlock()
-		if ready {
-			return
-		}
-		select {
-		case <-time.After(quiet):
-		case <-r.wake:
-		case <-limit:
-			return
-		case <-r.c.quit:
-			return
-		}
-	}
-}
-
-// take is what to send next: the oldest first, of one branch.
-func (r *removals) take() []*grave {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.urgent = false
-	var all []*grave
-	for _, graves := range r.graves {
-		for _, g := range graves {
-			all = append(all, g)
-		}
-	}
-	slices.SortFunc(all, func(a, b *grave) int { return cmpOr(a.tries-b.tries, a.since.Compare(b.since)) })
-	var batch []*grave
-	for _, g := range all {
-		if g.branch == all[0].branch && len(batch) < sendAtOnce {
-			batch = append(batch, g)
-		} else {
-			r.urgent = true // so that the rest does not wait for more
-		}
-	}
-	return batch
-}
-
-func cmpOr(a, b int) int {
-	if a != 0 {
-		return a
-	}
-	return b
-}
-
-// send has the bucket remove names of one branch. failed: some have to be
-// tried again.
-func (r *removals) send(batch []*grave) (failed bool) {
-	c, branch := r.c, batch[0].branch
-	all := make([]store.Removal, len(batch))
-	for i, g := range batch {
-		all[i] = g.Removal
-	}
-	s, err := c.store.Branch(branch)
-	var errs []error
-	if err == nil {
-		errs, err = s.RemoveAll(backend.WithPriority(c.ctx, backend.Interactive), all)
-	}
-	var done []journal.ID
-	ended := make([]bool, len(batch))
-	for i, g := range batch {
-		var own error
-		if i < len(errs) {
-			own = errs[i]
-		}
-		switch {
-		case own == nil && err == nil:
-			c.meta.gone(branch, g.Path, false)
-			ended[i] = true
-		case errors.Is(own, store.ErrStale):
-			g.stale = true
-			c.log.Warn("a file that was removed here had been changed by somebody else; theirs stays", "branch", branch, "path", g.Path.String())
-			c.meta.forget(branch, g.Path, false)
-			ended[i] = true
-		case own == nil:
-			errs = append(errs, make([]error, len(batch)-len(errs))...)
-			errs[i] = err
-		}
-		if ended[i] {
-			done = append(done, g.id)
-		}
-	}
-	if len(done) > 0 {
-		if err := c.withdraw(done...); err != nil {
-			c.log.Error("the journal does not take what is done", "error", err)
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	r.unfenceLocked(branch, now)
-	for i, g := range batch {
-		g.err = nil
-		if ended[i] {
-			r.dropLocked(g)
-			r.buryLocked(g, now)
-		} else {
-			g.err, failed = errs[i], true
-			g.tries++
-		}
-		close(g.tried)
-		g.tried = make(chan struct{})
-	}
-	if failed {
-		c.log.Warn("names that were removed here are still in the bucket, and are tried again", "branch", branch, "names", len(batch)-len(done), "error", errors.Join(err))
-	}
-	return failed
-}
-
-func (r *removals) buryLocked(g *grave, now time.Time) {
-	all := r.buried[g.branch]
-	if all == nil {
-		all = map[store.Path]buried{}
-		r.buried[g.branch] = all
-	}
-	all[g.Path] = buried{g.id, now}
-}
-
-// unfenceLocked forgets what the bucket has had for long enough.
-func (r *removals) unfenceLocked(branch string, now time.Time) {
-	all := r.buried[branch]
-	if len(all) <= sendAtOnce {
-		return
-	}
-	for p, b := range all {
-		if now.Sub(b.at) > fenceFor {
-			delete(all, p)
-		}
 	}
 }
 

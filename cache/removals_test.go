@@ -231,6 +231,56 @@ func TestARemovalOutlivesItsVolume(t *testing.T) {
 	}
 }
 
+// refusing is a bucket that does not delete some keys.
+type refusing struct {
+	backend.Backend
+	keys []string
+}
+
+func (r *refusing) Delete(ctx context.Context, key string, cond backend.Cond) error {
+	errs, err := r.DeleteBatch(ctx, []backend.Deletion{{Key: key, IfMatch: cond.IfMatch}})
+	return errors.Join(err, errs[0])
+}
+
+func (r *refusing) DeleteBatch(ctx context.Context, objects []backend.Deletion) ([]error, error) {
+	errs := make([]error, len(objects))
+	for i, o := range objects {
+		if errs[i] = backend.ErrPermission; !slices.Contains(r.keys, o.Key) {
+			errs[i] = r.Backend.Delete(ctx, o.Key, backend.Cond{IfMatch: o.IfMatch})
+		}
+	}
+	return errs, nil
+}
+
+// Whatever part of a batch fails, no directory that was removed comes back
+// with the removal of what was in it.
+func TestADirectoryDoesNotComeBackWhenOnlyAPartIsRemovedAtFirst(t *testing.T) {
+	for _, keys := range [][]string{{"main/d/1"}, {"main/d/a/2"}, {"main/d/a/"}, {"main/d/"}, {"main/d/1", "main/d/a/"}} {
+		b := newBucket(t)
+		caps := b.raw.Caps()
+		b.opts.Caps = &caps
+		raw := &refusing{Backend: b.raw, keys: keys}
+		b.raw = raw
+		dir := t.TempDir()
+		c, tree := b.open(Options{Dir: dir})
+		for _, key := range []string{"d/", "d/1", "d/2", "d/3", "d/a/", "d/a/1", "d/a/2", "d/a/3"} {
+			b.put("main/"+key, "")
+		}
+		removeTree(t, tree, "d")
+		if err := c.Close(t.Context()); !errors.Is(err, backend.ErrPermission) {
+			t.Errorf("%q: %v", keys, err)
+		}
+		raw.keys = nil
+		c, tree = b.open(Options{Dir: dir}) // which knows what is left
+		missing(t, tree, "d")
+		ok(t, c.Sync(t.Context()))
+		if got := b.keys(); !slices.Equal(got, []string{"main/"}) {
+			t.Errorf("without %q first, there is %q", keys, got)
+		}
+		ok(t, c.Close(t.Context()))
+	}
+}
+
 func TestASyncedRemovalThatFailsLeavesTheName(t *testing.T) {
 	b := newBucket(t)
 	_, tree := b.open(Options{SyncDeletes: true})

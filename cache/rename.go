@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keifs/keifs/store"
 )
@@ -207,16 +208,10 @@ func (t *tree) refuse(ctx context.Context, from, to store.Path, mode store.Renam
 
 // publishBelow publishes what has its name at p or below it, which is claimed.
 func (t *tree) publishBelow(ctx context.Context, p store.Path) error {
-	for _, in := range t.below(p) {
-		path := in.where()
-		if t.named(path) != in {
-			continue // somebody else's content has the name
-		}
-		if err := in.publishClaimed(ctx, path); err != nil {
-			return err
-		}
-	}
-	return nil
+	named := slices.DeleteFunc(t.below(p), func(in *inode) bool {
+		return t.named(in.where()) != in // somebody else's content has the name
+	})
+	return publishAll(ctx, named, func(in *inode, ctx context.Context) error { return in.publishClaimed(ctx, in.where()) })
 }
 
 // move is an open file on its way to another path.
