@@ -23,6 +23,7 @@ func (m *metadata) askAhead(ctx context.Context, branch string, p store.Path, ti
 		defer m.mu.Unlock()
 		newer := m.freshLocked(key)
 		if err == nil && fresh() && (newer == nil || newer.at.Before(at)) {
+			m.noticeLocked(branch, p, &e)
 			m.lru.add(key, &metaItem{at: at, entry: e, ticket: ticket}, 1)
 		}
 		return e, err

@@ -27,6 +27,10 @@ type metadata struct {
 	links  flights[metaKey, string]
 	ahead  flights[metaKey, store.Entry] // of files before they are opened
 
+	// notice is told of what somebody else has changed; nil is nobody. It is
+	// called with the lock held.
+	notice func(branch string, p store.Path, e *store.Entry)
+
 	// mu is taken before the locks of the flights.
 	mu      sync.Mutex
 	lru     *weighted[metaKey, *metaItem]
@@ -101,8 +105,7 @@ func (m *metadata) freshLocked(key metaKey) *metaItem {
 		return nil
 	}
 	if time.Since(item.at) >= m.ttl && !m.frozen(key.branch) {
-		m.lru.remove(key)
-		return nil
+		return nil // what comes next is compared with it
 	}
 	return item
 }
@@ -230,8 +233,10 @@ func (m *metadata) noteLocked(branch string, p store.Path, at time.Time, e store
 	switch {
 	case m.ttl < 0:
 	case err == nil:
+		m.noticeLocked(branch, p, &e)
 		m.lru.add(metaKey{branch, nameKind, p}, &metaItem{at: at, entry: e}, 1)
 	case errors.Is(err, store.ErrNotExist):
+		m.noticeLocked(branch, p, nil)
 		m.lru.add(metaKey{branch, nameKind, p}, &metaItem{at: at, absent: true}, 1)
 	}
 }
@@ -253,6 +258,9 @@ func (m *metadata) question(s *store.Store, p store.Path, ask func() (store.Entr
 		// Who asks holds a claim on the name, so nothing here changed it meanwhile.
 		m.noteLocked(branch, p, at, e, nil)
 	} else {
+		if errors.Is(err, store.ErrNotExist) {
+			m.noticeLocked(branch, p, nil)
+		}
 		m.lru.remove(metaKey{branch, nameKind, p})
 		if errors.Is(err, store.ErrNotExist) {
 			m.lru.remove(metaKey{branch, listKind, p.Dir()}) // which may say otherwise
@@ -372,6 +380,7 @@ func (m *metadata) pageLocked(key metaKey, from store.Cursor) (store.Page, bool)
 
 // addRunLocked remembers a part of a listing.
 func (m *metadata) addRunLocked(key metaKey, r *stretch) {
+	m.noticeRunLocked(key, r)
 	item, ok := m.lru.get(key)
 	if !ok {
 		item = &metaItem{list: &dirList{}}

@@ -12,8 +12,8 @@ func (m *metadata) put(branch string, p store.Path, e store.Entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dropLocked(branch, p, false)
-	m.noteLocked(branch, p, time.Now(), e, nil)
 	m.relistLocked(branch, p, &e)
+	m.noteLocked(branch, p, time.Now(), e, nil)
 }
 
 // empty notes that the directory p, just made here, had nothing in it when the
@@ -33,8 +33,8 @@ func (m *metadata) gone(branch string, p store.Path, subtree bool) {
 	defer m.mu.Unlock()
 	m.dropLocked(branch, p, subtree)
 	m.dropListLocked(branch, p)
-	m.noteLocked(branch, p, time.Now(), store.Entry{}, store.ErrNotExist)
 	m.relistLocked(branch, p, nil)
+	m.noteLocked(branch, p, time.Now(), store.Entry{}, store.ErrNotExist)
 }
 
 // forget notes that nothing is known about p, and with subtree about what is

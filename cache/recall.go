@@ -18,6 +18,10 @@ const emptyingFor = 10 * time.Second
 func (m *metadata) recall(branch string, p store.Path) (e store.Entry, known, absent bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.recallLocked(branch, p)
+}
+
+func (m *metadata) recallLocked(branch string, p store.Path) (e store.Entry, known, absent bool) {
 	item, ok := m.lru.peek(metaKey{branch, nameKind, p})
 	if parent, listed := m.lru.peek(metaKey{branch, listKind, p.Dir()}); listed && !p.IsRoot() {
 		e, found, at, sure := parent.list.find(p.Name(), anyAge)

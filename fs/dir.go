@@ -89,12 +89,13 @@ func (h *dirHandle) Lookup(ctx context.Context, name string, out *fuse.EntryOut)
 	if err != nil {
 		return nil, notTold
 	}
-	seen := h.d.seen(name)
+	seen, epoch := h.d.seen(name), h.d.m.kernel.epoch.Load()
 	e, ok := tree.Recall(path)
 	if !ok {
 		return nil, notTold
 	}
 	in, err := h.d.enter(ctx, name, e, seen, out)
+	h.d.m.kernel.date(epoch, out)
 	if err != nil {
 		return nil, notTold
 	}

@@ -68,6 +68,8 @@ type mounted struct {
 	numbers  *numbers
 	since    time.Time // when it was mounted
 	retries  retries
+	root     *dirNode
+	kernel   *kernel
 	ending   atomic.Bool // an unmount has begun: no more notifications
 
 	mu   sync.Mutex
@@ -89,8 +91,7 @@ func Mount(dir string, vol store.Volume, opts Options) (*Server, error) {
 	fuseOpts.Logger = slog.NewLogLogger(m.log.Handler(), logLevel)
 	fuseOpts.PanicHandler = m.panicked
 
-	root := &dirNode{node: node{m: m, number: rootNumber}}
-	raw := gofs.NewNodeFS(root, &gofs.Options{
+	raw := gofs.NewNodeFS(m.root, &gofs.Options{
 		EntryTimeout: &m.ttl,
 		AttrTimeout:  &m.ttl,
 		// No NegativeTimeout: that a name is not there is asked every time. It
@@ -104,6 +105,10 @@ func Mount(dir string, vol store.Volume, opts Options) (*Server, error) {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	s := &Server{fuse: server, m: m, done: make(chan struct{})}
+	if v, ok := vol.(store.Refresher); ok {
+		v.Notice(m.kernel.notice)
+	}
+	go m.kernel.run()
 	go s.serve()
 	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), s.Unmount())
@@ -123,6 +128,7 @@ func newMounted(vol store.Volume, opts Options) *mounted {
 	if m.patience = opts.patience; m.patience == 0 {
 		m.patience = defaultPatience
 	}
+	m.root, m.kernel = &dirNode{node: node{m: m, number: rootNumber}}, newKernel(m)
 	switch {
 	case m.ttl == 0:
 		m.ttl = time.Second
@@ -134,6 +140,8 @@ func newMounted(vol store.Volume, opts Options) *mounted {
 
 func (s *Server) serve() {
 	s.fuse.Serve()
+	s.m.ending.Store(true)
+	s.m.kernel.close()
 	s.m.closeHandles()
 	close(s.done)
 }

@@ -209,5 +209,8 @@ func (d *dirNode) enter(ctx context.Context, name string, e store.Entry, seen li
 		return nil, err
 	}
 	in.Operations().(member).base().fill(e, &out.Attr)
+	if e.IsDir() && d.m.ttl > dirTTL {
+		out.SetEntryTimeout(dirTTL)
+	}
 	return in, nil
 }

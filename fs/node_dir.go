@@ -22,7 +22,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	ctx, done := d.m.patient(ctx)
 	defer done()
 	d.pin(ctx, name)
-	seen := d.seen(name)
+	seen, epoch := d.seen(name), d.m.kernel.epoch.Load()
 	e, err := atName(ctx, d, name, func(t store.Tree, p store.Path) (store.Entry, error) { return t.Lookup(ctx, p) })
 	if errors.Is(err, store.ErrBadName) {
 		err = store.ErrNotExist // what cannot have a name is not there
@@ -31,6 +31,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		return nil, d.errno("lookup", err)
 	}
 	in, err := d.enter(ctx, name, e, seen, out)
+	d.m.kernel.date(epoch, out)
 	return in, d.errno("lookup", err)
 }
 

@@ -113,6 +113,20 @@ type Recaller interface {
 	Recall(p Path) (Entry, bool)
 }
 
+// Refresher is a Volume that remembers.
+type Refresher interface {
+	// Refresh forgets what the bucket said about p and all below it; of all
+	// branches, and of the root, for the branch "". What is not in the bucket
+	// yet stays as it is. It sends no request.
+	Refresh(branch string, p Path)
+
+	// Notice has fn called for each name that the bucket turns out to have
+	// changed, by somebody else, since it was asked last, with what it is now;
+	// nil is nothing. It is to be called before anything else. fn must not
+	// wait, nor call the volume.
+	Notice(fn func(branch string, p Path, e *Entry))
+}
+
 // File is an open file. Handles of one file in one volume share its content:
 // what one wrote the others read at once.
 type File interface {

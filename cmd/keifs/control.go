@@ -21,7 +21,8 @@ import (
 // (with ?branches=1 their names, which may ask the store), POST /unmount
 // answers when everything is in the bucket and the mount has ended, or a
 // report of why it stays; POST /sync?path=P when what is at and below that path
-// of the mount is in the bucket; POST /branch?name=N&from=REV when the branch is
+// of the mount is in the bucket; POST /refresh?path=P when all that was remembered
+// of it is forgotten; POST /branch?name=N&from=REV when the branch is
 // made, POST /drop?name=N when it is deleted; POST /materialize?name=N when it has
 // objects of its own; GET /branches where all stand.
 
@@ -82,8 +83,11 @@ func serveControl(l *net.UnixListener, s *session) *control {
 	mux.HandleFunc("POST /sync", func(w http.ResponseWriter, r *http.Request) {
 		answerReport(w, s.dir, s.sync(r.Context(), r.FormValue("path")))
 	})
+	mux.HandleFunc("POST /refresh", func(w http.ResponseWriter, r *http.Request) {
+		answerReport(w, s.dir, s.server.Refresh(r.FormValue("path")))
+	})
 	mux.HandleFunc("POST /branch", func(w http.ResponseWriter, r *http.Request) {
-		answerReport(w, s.dir, fork(r.Context(), s.store, s.back, r.FormValue("name"), r.FormValue("from")))
+		answerReport(w, s.dir, s.fork(r.Context(), r.FormValue("name"), r.FormValue("from")))
 	})
 	mux.HandleFunc("POST /drop", func(w http.ResponseWriter, r *http.Request) {
 		answerReport(w, s.dir, s.drop(r.Context(), r.FormValue("name")))

@@ -96,6 +96,14 @@ func materializeBranch(ctx context.Context, st *store.Store, back backend.Backen
 	return branchError(name, err)
 }
 
+// fork makes a branch, which the mount shows at once.
+func (s *session) fork(ctx context.Context, name, from string) error {
+	if err := fork(ctx, s.store, s.back, name, from); err != nil {
+		return err
+	}
+	return s.server.Refresh(name)
+}
+
 // drop deletes a branch of the mount that has nothing which is only here.
 func (s *session) drop(ctx context.Context, name string) error {
 	for _, p := range s.vol.Pending() {
@@ -103,7 +111,10 @@ func (s *session) drop(ctx context.Context, name string) error {
 			return fmt.Errorf("branch %s: %s is not in the bucket yet", name, p.Path)
 		}
 	}
-	return dropBranch(ctx, s.store, s.back, name)
+	if err := dropBranch(ctx, s.store, s.back, name); err != nil {
+		return err
+	}
+	return s.server.Refresh(name)
 }
 
 // terminal says whether there is somebody to answer.

@@ -58,6 +58,7 @@ commit. A merge that was broken off is gone on with by the same command.`,
 		opts.Progress = show
 		m, err := r.Merge(ctx, from, branch, opts)
 		done()
+		err = errors.Join(err, r.refresh(ctx))
 		if errors.Is(err, history.ErrUpToDate) {
 			fmt.Fprintf(r.out, "%s has all of %s already\n", branch, args[0])
 			return nil

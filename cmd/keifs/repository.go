@@ -174,6 +174,14 @@ func (r *repository) drain(ctx context.Context) error {
 	return nil
 }
 
+// refresh has the mount show what was changed in the branch past it.
+func (r *repository) refresh(ctx context.Context) error {
+	if r.mount == nil {
+		return nil
+	}
+	return r.mount.refresh(ctx, r.branch)
+}
+
 // keyPath is where a path that somebody gave is below the branch, in the bucket.
 func (r *repository) keyPath(arg string) (string, error) {
 	rel := path.Join(r.rel, filepath.ToSlash(arg))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -47,7 +48,7 @@ unless with --force.`,
 		opts.Progress = show
 		n, err := r.Restore(ctx, m, branch, paths, opts)
 		done()
-		if err != nil {
+		if err = errors.Join(err, r.refresh(ctx)); err != nil {
 			return err
 		}
 		fmt.Fprintf(r.out, "%s: %d objects as in %s\n", branch, n, short(m.ID))
@@ -88,7 +89,7 @@ commit are not gone over unless with --force.`,
 		opts.Progress = show
 		err = r.Reset(ctx, branch, m, "reset to "+short(m.ID), opts)
 		done()
-		if err != nil {
+		if err = errors.Join(err, r.refresh(ctx)); err != nil {
 			return err
 		}
 		fmt.Fprintf(r.out, "%s is at %s\n", branch, short(m.ID))
@@ -116,7 +117,7 @@ too. To undo once more takes back the undo of a merge or a reset.`,
 			return err
 		}
 		last, err := r.Undo(ctx, branch, opts)
-		if err != nil {
+		if err = errors.Join(err, r.refresh(ctx)); err != nil {
 			return err
 		}
 		fmt.Fprintf(r.out, "%s: undone: %s\n", branch, last.Why)

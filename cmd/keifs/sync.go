@@ -33,40 +33,47 @@ with --write-back, and for files that are still open.`,
 				}
 				return errors.Join(errs...)
 			}
-			path, err := filepath.Abs(args[0])
+			c, path, err := mountOf(args[0])
 			if err != nil {
 				return err
 			}
-			dir, err := existingDir(filepath.Dir(path)) // a link is a file of its own
-			if _, is, _ := mountedAt(path); is || filepath.Dir(path) == path {
-				dir, err = existingDir(path)
-			} else {
-				dir = filepath.Join(dir, filepath.Base(path))
-			}
-			if err != nil {
-				return err
-			}
-			e, ok, err := mountContaining(dir)
-			if err != nil {
-				return err
-			}
-			c, alive := findControl(e.dir, e.uid)
-			switch {
-			case !ok:
-				return fail(exitDir, "%s is not in a mount of keifs", args[0])
-			case !alive:
-				return fail(exitDir, "the daemon of %s cannot be asked", e.dir)
-			}
-			rel, err := filepath.Rel(e.dir, dir)
-			if err != nil {
-				return err
-			}
-			if rel == "." {
-				rel = ""
-			}
-			return c.syncShown(ctx, rel, cmd.ErrOrStderr())
+			return c.syncShown(ctx, path, cmd.ErrOrStderr())
 		},
 	}
+}
+
+// mountOf is the control socket of the mount that name lies in, and the path in
+// the mount; that of its root is empty.
+func mountOf(name string) (c controlClient, path string, err error) {
+	path, err = filepath.Abs(name)
+	if err != nil {
+		return c, "", err
+	}
+	dir, err := existingDir(filepath.Dir(path)) // a link is a file of its own
+	if _, is, _ := mountedAt(path); is || filepath.Dir(path) == path {
+		dir, err = existingDir(path)
+	} else {
+		dir = filepath.Join(dir, filepath.Base(path))
+	}
+	if err != nil {
+		return c, "", err
+	}
+	e, ok, err := mountContaining(dir)
+	if err != nil {
+		return c, "", err
+	}
+	c, alive := findControl(e.dir, e.uid)
+	switch {
+	case !ok:
+		return c, "", fail(exitDir, "%s is not in a mount of keifs", name)
+	case !alive:
+		return c, "", fail(exitDir, "the daemon of %s cannot be asked", e.dir)
+	}
+	path, err = filepath.Rel(e.dir, dir)
+	if path == "." {
+		path = ""
+	}
+	return c, path, err
 }
 
 // syncShown is sync, with its progress.
