@@ -58,6 +58,13 @@ func (n *numbers) claim(hash uint64) (number, serial uint64) {
 	return number, n.next
 }
 
+// count is how many nodes there are, and the serial of the last one.
+func (n *numbers) count() (live int, serial uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.taken), n.next
+}
+
 // peek says which number a node would get now.
 func (n *numbers) peek(hash uint64) uint64 {
 	n.mu.Lock()

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,11 @@ type kernel struct {
 	// asked for in an earlier one is good for this moment only.
 	epoch atomic.Uint64
 	told  atomic.Int64 // names
+
+	inodes  int           // nodes there may be before some are let go; negative: any number
+	sweepAt atomic.Uint64 // serial from which on there may be too many
+	swept   uint64        // serial of the last one that the kernel was asked to let go
+	old     bool          // it cannot do that by inode
 
 	wake  chan struct{}
 	quit  chan struct{}
@@ -57,9 +63,10 @@ const maxPruned = 1000
 // dirTTL is for how long the kernel may rely on the entry of a directory at most.
 const dirTTL = time.Second
 
-func newKernel(m *mounted) *kernel {
+func newKernel(m *mounted, opts Options) *kernel {
 	return &kernel{
-		m: m, wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}), changed: map[change]struct{}{},
+		m: m, inodes: cmp.Or(opts.Inodes, defaultInodes), old: opts.old,
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}), changed: map[change]struct{}{},
 	}
 }
 
@@ -103,11 +110,12 @@ func (k *kernel) run() {
 		k.mu.Unlock()
 		if all {
 			k.m.root.forget()
-			continue
+			clear(changed)
 		}
 		for c := range changed {
 			k.tell(c)
 		}
+		k.sweep()
 	}
 }
 

@@ -37,6 +37,11 @@ type Options struct {
 	// was told; default 1 s, negative not at all.
 	TTL time.Duration
 
+	// Inodes is how many files and directories the kernel may know before it is
+	// asked to forget those that it learnt of first and does not need; default
+	// 100,000, negative any number. Each takes 0.7 KiB of memory here.
+	Inodes int
+
 	UID, GID uint32 // owner of the root
 
 	// MountOptions are further options as in mount -o: those for every
@@ -47,6 +52,7 @@ type Options struct {
 	Debug  bool // log every request
 
 	patience time.Duration // of tests; default defaultPatience
+	old      bool          // of tests: the kernel is one before 6.18
 }
 
 // Server is a mount.
@@ -128,7 +134,7 @@ func newMounted(vol store.Volume, opts Options) *mounted {
 	if m.patience = opts.patience; m.patience == 0 {
 		m.patience = defaultPatience
 	}
-	m.root, m.kernel = &dirNode{node: node{m: m, number: rootNumber}}, newKernel(m)
+	m.root, m.kernel = &dirNode{node: node{m: m, number: rootNumber}}, newKernel(m, opts)
 	switch {
 	case m.ttl == 0:
 		m.ttl = time.Second

@@ -195,6 +195,9 @@ func (d *dirNode) newChild(ctx context.Context, name string, e store.Entry) (*go
 	}
 	b.number, b.serial = d.m.numbers.claim(hashName(dir.hash(), name))
 	d.m.places.put(b, d, name)
+	if b.serial >= d.m.kernel.sweepAt.Load() {
+		d.m.kernel.rouse()
+	}
 	// The serial makes every node another one for go-fuse, whatever its number.
 	return d.NewInode(ctx, n, gofs.StableAttr{Mode: e.Mode & store.ModeType, Ino: b.number, Gen: b.serial}), nil
 }

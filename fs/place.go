@@ -124,6 +124,13 @@ func (p *places) isGone(n *node) bool {
 	return n.gone
 }
 
+// parent is the directory of n, and the name there; false where it has none any more.
+func (p *places) parent(n *node) (dir *dirNode, name string, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return n.parent, n.name, n.parent != nil && !n.gone
+}
+
 // parentNumber is the inode number of "..".
 func (p *places) parentNumber(n *node) uint64 {
 	p.mu.Lock()
