@@ -67,7 +67,7 @@ func TestAPartOfABlockIsReadWhenAllOfItWasCompared(t *testing.T) {
 	part := func() {
 		t.Helper()
 		p := make([]byte, 10)
-		if _, err := f.readAt(t.Context(), o, p, 100); err != nil || string(p) != content[100:110] {
+		if _, err := f.readAt(t.Context(), o, p, 100, false); err != nil || string(p) != content[100:110] {
 			t.Fatalf("%q, %v", p, err)
 		}
 		f.work.Wait()

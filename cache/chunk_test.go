@@ -51,7 +51,7 @@ func want(t *testing.T, f *fetcher, key, content string) (fetched bool) {
 		return nil
 	})
 	data := make([]byte, len(content))
-	_, err := f.readAt(t.Context(), o, data, 0)
+	_, err := f.readAt(t.Context(), o, data, 0, false)
 	if err != nil || string(data) != content {
 		t.Fatalf("object %s: %.20q, %v", key, data, err)
 	}
@@ -88,7 +88,7 @@ func TestSomeBlocksOfAChunkSurviveARemount(t *testing.T) {
 	read := func(f *fetcher, off, n int64) {
 		t.Helper()
 		p := make([]byte, n)
-		_, err := f.readAt(t.Context(), o, p, off)
+		_, err := f.readAt(t.Context(), o, p, off, false)
 		if err != nil || string(p) != content[off:off+n] {
 			t.Fatalf("at %d: %v", off, err)
 		}
@@ -334,7 +334,7 @@ func TestConcurrentReadersOfAChunkFetchItOnce(t *testing.T) {
 	})
 	get := func() {
 		data := make([]byte, len(content))
-		_, err := f.readAt(t.Context(), o, data, 0)
+		_, err := f.readAt(t.Context(), o, data, 0, false)
 		if err != nil || !bytes.Equal(data, content) {
 			t.Errorf("%d bytes, %v", len(data), err)
 		}
@@ -359,7 +359,7 @@ func TestAFetchThatFailsLeavesNothing(t *testing.T) {
 	o.read = func(_ context.Context, _, _ int64, fn func(io.Reader) error) error {
 		return fn(io.MultiReader(strings.NewReader("half"), errReader{broken}))
 	}
-	if _, err := f.readAt(t.Context(), o, make([]byte, 7), 0); !errors.Is(err, broken) {
+	if _, err := f.readAt(t.Context(), o, make([]byte, 7), 0, false); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
 	if !want(t, f, "k", "content") {

@@ -86,20 +86,21 @@ func (o *object) chunkLen(block int64) int {
 }
 
 // readAt fills p, which lies within the object. What is not here is fetched,
-// each run of blocks at once; it says how many.
-func (f *fetcher) readAt(ctx context.Context, o *object, p []byte, off int64) (fetched int, err error) {
+// each run of blocks at once; it says how many. passing: who reads will not come
+// back soon, so that memory is for what comes next.
+func (f *fetcher) readAt(ctx context.Context, o *object, p []byte, off int64, passing bool) (fetched int, err error) {
+	passing = passing && f.disk.keeps()
 	var mine []*span
 	defer func() { f.leave(mine...) }()
 	for n := 0; n < len(p); {
-		k, err := f.readHere(ctx, o, p[n:], off+int64(n))
+		k, err := f.readHere(ctx, o, p[n:], off+int64(n), passing)
 		if err != nil {
 			return len(mine), err
 		}
 		if n += k; k > 0 {
 			continue
 		}
-		first := (off + int64(n)) / blockSize
-		end := (off + int64(len(p)) + blockSize - 1) / blockSize
+		first, end := blocksAt(off+int64(n), len(p)-n)
 		if s := f.begin(ctx, o, first, end, false); s != nil {
 			mine = append(mine, s)
 			f.misses.Add(int64(len(s.ids)))
@@ -112,7 +113,7 @@ func (f *fetcher) readAt(ctx context.Context, o *object, p []byte, off int64) (f
 
 // readHere fills the begin of p from one place that has it or will have it; 0
 // where there is none.
-func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64) (int, error) {
+func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64, passing bool) (int, error) {
 	block, within := off/blockSize, int(off%blockSize)
 	id := f.id(o, block)
 	f.mu.Lock()
@@ -121,7 +122,11 @@ func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64) 
 		f.mu.Unlock()
 		defer data.release()
 		f.hits.Add(1)
-		return copy(p, data.data[within:]), nil
+		n := copy(p, data.data[within:])
+		if passing && within+n == len(data.data) {
+			f.passed(id)
+		}
+		return n, nil
 	}
 	if s := f.spans[id]; s != nil {
 		s.waiters++
@@ -132,7 +137,11 @@ func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64) 
 		if err != nil && ctx.Err() == nil && (s.ahead || errors.Is(err, context.Canceled)) {
 			return 0, nil // that was not about this reader
 		}
-		return copy(p, data[min(within, len(data)):]), err
+		n := copy(p, data[min(within, len(data)):])
+		if passing && within+n == len(data) {
+			f.passed(id)
+		}
+		return n, err
 	}
 	f.mu.Unlock()
 
@@ -154,6 +163,11 @@ func (f *fetcher) readHere(ctx context.Context, o *object, p []byte, off int64) 
 	return len(part), nil
 }
 
+// blocksAt are the blocks [first, end) of a range.
+func blocksAt(off int64, n int) (first, end int64) {
+	return off / blockSize, (off + int64(n) + blockSize - 1) / blockSize
+}
+
 // check returns store.ErrClosed after close.
 func (f *fetcher) check() error {
 	f.mu.Lock()
@@ -167,22 +181,24 @@ func (f *fetcher) check() error {
 // missing is the first block of [block, end) that is neither here nor under
 // way, and the end of the run of such blocks.
 func (f *fetcher) missing(o *object, block, end int64) (from, to int64) {
-	here := func(block int64) bool {
-		id := f.id(o, block)
-		f.mu.Lock()
-		_, hot := f.memory.peek(id)
-		hot = hot || f.spans[id] != nil
-		f.mu.Unlock()
-		b := int(id.block)
-		return hot || f.disk.present(id.chunk, o.chunkLen(block))&run(b, b+1) != 0
-	}
-	for block < end && here(block) {
+	for block < end && f.has(o, block) {
 		block++
 	}
-	for to = block; to < end && !here(to); {
+	for to = block; to < end && !f.has(o, to); {
 		to++
 	}
 	return block, to
+}
+
+// has says whether a block is here or under way.
+func (f *fetcher) has(o *object, block int64) bool {
+	id := f.id(o, block)
+	f.mu.Lock()
+	_, hot := f.memory.peek(id)
+	hot = hot || f.spans[id] != nil
+	f.mu.Unlock()
+	b := int(id.block)
+	return hot || f.disk.present(id.chunk, o.chunkLen(block))&run(b, b+1) != 0
 }
 
 // begin starts to fetch blocks from first on, at most up to end, as far as they
@@ -324,6 +340,17 @@ func (f *fetcher) rememberLocked(id blockID, b *block) {
 	cost := int64(len(b.data))
 	if _, there := f.memory.peek(id); !there && f.memory.max >= cost {
 		f.memory.add(id, b.hold(), cost)
+	}
+}
+
+// passed lets go of a block that was read to its end: the disk has it, or is
+// about to.
+func (f *fetcher) passed(id blockID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b, there := f.memory.peek(id); there {
+		f.memory.remove(id)
+		b.release()
 	}
 }
 

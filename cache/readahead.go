@@ -21,16 +21,15 @@ type reads struct {
 
 // readAt fills p, which lies within the object.
 func (r *reads) readAt(ctx context.Context, f *fetcher, o *object, p []byte, off int64) error {
-	stream := r.note(ctx, f, o, off, int64(len(p)))
-	fetched, err := f.readAt(ctx, o, p, off)
-	if err == nil && fetched > 0 && !stream {
-		r.fill.note(ctx, f, o)
+	if r.note(ctx, f, o, off, int64(len(p))) {
+		_, err := f.readAt(ctx, o, p, off, true)
+		return err
 	}
-	return err
+	return r.fill.readAt(ctx, f, o, p, off)
 }
 
 // note takes a read that is about to be done and fetches ahead of it. It says
-// whether the read belongs to a stream.
+// whether the read belongs to a stream, or is one of reads at equal distances.
 func (r *reads) note(ctx context.Context, f *fetcher, o *object, off, n int64) bool {
 	if f.ahead.max < 2*minPiece {
 		return false
@@ -59,7 +58,7 @@ func (r *reads) note(ctx context.Context, f *fetcher, o *object, off, n int64) b
 		r.stray = nil
 	}
 	r.stray = append(running(r.stray), f.prefetch(ctx, o, next, off, end)...)
-	return false
+	return len(next) > 0
 }
 
 // close ends what was fetched ahead for the handle.
@@ -180,71 +179,4 @@ func (s *shares) leave(t *track) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.used, t)
-}
-
-// filling fetches a whole file when many reads at random have shown that most
-// of it will be wanted.
-type filling struct {
-	mu      sync.Mutex
-	fetched int // requests for reads of no stream
-	cancel  context.CancelFunc
-}
-
-const (
-	fillAfter = 500     // requests; and
-	fillShare = 2 << 20 // bytes of the file for each, so that a sixteenth of it is here
-	fillPiece = 4 << 20
-)
-
-// note takes that a read of no stream had to fetch.
-func (l *filling) note(ctx context.Context, f *fetcher, o *object) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.fetched++
-	if l.cancel != nil || l.fetched < fillAfter || int64(l.fetched)*fillShare < o.size ||
-		f.ahead.max < 2*fillPiece || o.size > f.disk.disk.max/2 {
-		return
-	}
-	ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	f.start(func() { f.fetchAll(backend.WithPriority(ctx, backend.ReadAhead), o) })
-}
-
-// close ends it. It may begin again.
-func (l *filling) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.cancel != nil {
-		l.cancel()
-	}
-	l.cancel, l.fetched = nil, 0
-}
-
-// fetchAll fetches what is missing of the object, until an error.
-func (f *fetcher) fetchAll(ctx context.Context, o *object) {
-	t := new(track)
-	defer f.dropTrack(t)
-	for off := int64(0); off < o.size; off += fillPiece {
-		for len(t.spans) > 0 && bytesOf(t.spans)+fillPiece > f.ahead.share(t) {
-			select {
-			case <-t.spans[0].ended:
-			case <-ctx.Done():
-				return
-			}
-			if f.failed(t.spans) {
-				return
-			}
-			t.spans = running(t.spans)
-		}
-		if ctx.Err() != nil || f.check() != nil {
-			return
-		}
-		t.spans = append(t.spans, f.prefetch(ctx, o, []extent{{off, min(off+fillPiece, o.size)}}, -1, -1)...)
-	}
-	for _, s := range t.spans {
-		select {
-		case <-s.ended:
-		case <-ctx.Done():
-			return
-		}
-	}
 }

@@ -141,6 +141,51 @@ func TestAReadAtRandomFetchesOneBlock(t *testing.T) {
 	if len(got) > 100 || slices.Max(got) > 128 {
 		t.Errorf("%d requests of KiB: %v", len(got), got)
 	}
+	// The first ones try out whether more is read around there.
+	if blocks := countOf(got, 128); blocks != sparseAfter || countOf(got, 4) != len(got)-blocks {
+		t.Errorf("%d of %d requests fetched a block", blocks, len(got))
+	}
+}
+
+func countOf(all []int64, n int64) (c int) {
+	for _, m := range all {
+		if m == n {
+			c++
+		}
+	}
+	return c
+}
+
+func TestASecondReadAtRandomFetchesTheBlock(t *testing.T) {
+	f := newChunks(t, t.TempDir(), 1<<30, 64*mib)
+	src := new(source)
+	o, r := src.object(1024*mib), newReads()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	blocks := rnd.Perm(1024 * mib / blockSize)[:sparseAfter+20]
+	for _, part := range []int64{0, 3, 1, 2} {
+		for _, b := range blocks {
+			read(t, f, r, o, int64(b)*blockSize+part*5*4096, 4096)
+		}
+	}
+	got := src.sizes()
+	if len(got) != len(blocks)+20 || countOf(got, 128) != len(blocks) || countOf(got, 4) != 20 {
+		t.Errorf("%d requests of KiB: %v", len(got), got)
+	}
+}
+
+// Where what is fetched around a read is read as well, whole blocks pay.
+func TestReadsNearOneAnotherFetchBlocks(t *testing.T) {
+	f := newChunks(t, t.TempDir(), 1<<30, 64*mib)
+	src := new(source)
+	o, r := src.object(1024*mib), newReads()
+	for _, b := range rand.New(rand.NewPCG(1, 2)).Perm(1024 * mib / blockSize)[:40] {
+		for _, part := range []int64{9, 3, 25} {
+			read(t, f, r, o, int64(b)*blockSize+part*4096, 4096)
+		}
+	}
+	if got := src.sizes(); len(got) != 40 || countOf(got, 128) != 40 {
+		t.Errorf("%d requests of KiB: %v", len(got), got)
+	}
 }
 
 func TestManyReadsAtRandomFetchTheFile(t *testing.T) {
@@ -176,7 +221,7 @@ func TestAReaderGetsABlockBeforeTheRequestEnds(t *testing.T) {
 	for len(src.sizes()) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	if _, err := f.readAt(t.Context(), o, block, 0); err != nil || !bytes.Equal(block, contentAt(0, blockSize)) {
+	if _, err := f.readAt(t.Context(), o, block, 0, false); err != nil || !bytes.Equal(block, contentAt(0, blockSize)) {
 		t.Error(err)
 	}
 	close(release)
