@@ -31,15 +31,16 @@ type track struct {
 type extent struct{ off, end int64 }
 
 const (
-	maxTracks   = 4
-	patience    = 8       // reads of something else until a stream counts as broken
-	slack       = 4 << 20 // by how much reads of one stream overtake each other
-	firstWindow = 4 << 20
-	maxWindow   = 64 << 20
-	minPiece    = 1 << 20
-	maxPiece    = 8 << 20
-	maxStride   = 64 << 20
-	strideAhead = 8 // reads
+	maxTracks    = 4
+	patience     = 8       // reads of something else until a stream counts as broken
+	longPatience = 256     // and until one does that has gone on for so long
+	slack        = 4 << 20 // by how much reads of one stream overtake each other
+	firstWindow  = 4 << 20
+	maxWindow    = 64 << 20
+	minPiece     = 1 << 20
+	maxPiece     = 8 << 20
+	maxStride    = 64 << 20
+	strideAhead  = 8 // reads
 )
 
 // note takes one read. It returns the stream that it belongs to, or nil, and
@@ -49,7 +50,7 @@ func (p *pattern) note(off, end int64) (stream *track, gone []*track) {
 	if i < 0 {
 		p.tracks = slices.DeleteFunc(p.tracks, func(t *track) bool {
 			t.strange++
-			if t.strange >= patience && t.stream() {
+			if t.strange >= max(patience, min(t.up+t.down, longPatience)) && t.stream() {
 				gone = append(gone, t)
 				return true
 			}

@@ -97,6 +97,7 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, h.n.errno("read", err)
 	}
+	h.strayed(off, n)
 	return fuse.ReadResultData(dest[:n]), 0
 }
 
@@ -180,6 +181,7 @@ func (h *handle) close() {
 	h.once.Do(func() {
 		defer h.n.change()()
 		h.n.detach(h)
+		h.n.endPush(h)
 		if err := h.file.Close(context.Background()); err != nil {
 			h.n.m.log.Error("changes made after the last close(2) could not be stored", "path", h.n.m.places.name(&h.n.node), "err", err)
 		}

@@ -197,6 +197,9 @@ func (n *node) setAttr(ctx context.Context, h *handle, c store.AttrChange) (stor
 		return n.entry(ctx)
 	}
 	defer n.change()()
+	if c.Size != nil {
+		n.endPush(nil) // and none begins during a change
+	}
 	if h != nil {
 		return h.setAttr(ctx, c)
 	}

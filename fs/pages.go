@@ -30,6 +30,10 @@ type pages struct {
 	version string
 	writes  uint64
 	settled uint64
+
+	strays int   // reads at random that reached this process, since the last push
+	next   int64 // where the last read ended
+	push   *push // under way, or nil
 }
 
 // lineage is what the handles of a node were about at some moment.
@@ -110,7 +114,15 @@ func (n *fileNode) attach(f store.File, e store.Entry, flags uint32) (*handle, u
 	n.m.mu.Unlock()
 
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	fuseFlags := n.attachLocked(h, e, flags)
+	n.mu.Unlock()
+	if h.write {
+		n.endPush(nil) // and none begins while there is a writer
+	}
+	return h, fuseFlags
+}
+
+func (n *fileNode) attachLocked(h *handle, e store.Entry, flags uint32) uint32 {
 	p := &n.pages
 	var fuseFlags uint32
 	switch {
@@ -131,7 +143,7 @@ func (n *fileNode) attach(f store.File, e store.Entry, flags uint32) (*handle, u
 		// into a page.
 		fuseFlags = fuseFlags&^fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_DIRECT_IO
 	}
-	return h, fuseFlags
+	return fuseFlags
 }
 
 // detach forgets a handle. What it changed after the last publication is
