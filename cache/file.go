@@ -199,7 +199,7 @@ func (h *handle) Close(ctx context.Context) error {
 	if !last {
 		return nil
 	}
-	in.fill.close()
+	in.fill.close(in.t.c.fetch)
 	if !in.dirty() {
 		in.t.settle(in)
 		return nil

@@ -13,13 +13,15 @@ import (
 // that they are in, in case that more is read around there. Where that was for
 // nothing, a small read fetches what it asks for and no more, but the second in
 // a block all of that. When many have shown that most of the file will be
-// wanted, all of it is fetched.
+// wanted, all of it is fetched: from the begin on, and before that what is
+// around each read.
 type filling struct {
 	mu      sync.Mutex
 	fetched int                // reads that had to fetch
 	found   int                // and others
 	touched map[int64]struct{} // blocks of which a small part was fetched
 	cancel  context.CancelFunc // while all is fetched, and after that
+	around  []*span            // fetched meanwhile
 }
 
 const (
@@ -29,11 +31,13 @@ const (
 	fillAfter = 500     // reads that had to fetch; and
 	fillShare = 2 << 20 // bytes of the file for each
 	fillPiece = 4 << 20
+	wayside   = 1 << 20 // bytes around a read meanwhile
 )
 
 // readAt fills p for a read of no stream.
 func (l *filling) readAt(ctx context.Context, f *fetcher, o *object, p []byte, off int64) error {
-	if first, end := blocksAt(off, len(p)); len(p) <= smallRead && end == first+1 && !f.has(o, first) && l.sparse(first) {
+	first, end := blocksAt(off, len(p))
+	if there := f.has(o, first); !there && len(p) <= smallRead && end == first+1 && l.sparse(first) {
 		// On its own, and straight to where it is wanted, it costs the least.
 		f.misses.Add(1)
 		err := o.read(ctx, off, int64(len(p)), func(body io.Reader) error { return readFull(body, p) })
@@ -41,6 +45,8 @@ func (l *filling) readAt(ctx context.Context, f *fetcher, o *object, p []byte, o
 			l.note(ctx, f, o, true)
 		}
 		return err
+	} else if !there {
+		l.fetchAround(ctx, f, o, off, off+int64(len(p)))
 	}
 	fetched, err := f.readAt(ctx, o, p, off, false)
 	if err == nil {
@@ -49,12 +55,25 @@ func (l *filling) readAt(ctx context.Context, f *fetcher, o *object, p []byte, o
 	return err
 }
 
+// fetchAround begins to fetch what is around a read of [off, end), while all of
+// the file is fetched.
+func (l *filling) fetchAround(ctx context.Context, f *fetcher, o *object, off, end int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cancel == nil {
+		return
+	}
+	from := floor(off, wayside)
+	next := []extent{{from, min(from+wayside, o.size)}}
+	l.around = append(running(l.around), f.prefetch(ctx, o, next, off, end)...)
+}
+
 // sparse says whether a small read, of a block that is not here, is to fetch
 // no more than it asks for.
 func (l *filling) sparse(block int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.fetched < sparseAfter || l.found >= l.fetched && l.cancel == nil {
+	if l.fetched < sparseAfter || l.found >= l.fetched || l.cancel != nil {
 		return false
 	}
 	if _, again := l.touched[block]; again {
@@ -85,13 +104,14 @@ func (l *filling) note(ctx context.Context, f *fetcher, o *object, fetched bool)
 }
 
 // close ends it. It may begin again.
-func (l *filling) close() {
+func (l *filling) close(f *fetcher) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	f.drop(l.around)
 	if l.cancel != nil {
 		l.cancel()
 	}
-	l.cancel, l.fetched, l.found, l.touched = nil, 0, 0, nil
+	l.cancel, l.fetched, l.found, l.touched, l.around = nil, 0, 0, nil, nil
 }
 
 // fetchAll fetches what is missing of the object, until an error.
