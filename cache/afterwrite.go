@@ -1,10 +1,6 @@
 package cache
 
 import (
-	"context"
-
-	"golang.org/x/sys/unix"
-
 	"github.com/keifs/keifs/store"
 )
 
@@ -35,7 +31,11 @@ func (in *inode) keepLocked() (done bool) {
 	if in.keeping {
 		return false
 	}
-	in.keeping = c.start(func() { in.keepLarge(o) }) == nil
+	end := c.room.begin() // the staged file goes after that
+	in.keeping = c.start(func() { in.keepLarge(o); end(true) }) == nil
+	if !in.keeping {
+		end(false)
+	}
 	return !in.keeping
 }
 
@@ -82,47 +82,4 @@ func (in *inode) keepPiece(f *fetcher, o *object, r store.Range) bool {
 	id := f.id(o, first)
 	f.disk.keep(id.chunk, o.chunkLen(first), int(id.block), blocks, true)
 	return true
-}
-
-// spill makes room on the local disk: it publishes a large file as far as it is
-// written, as a sync does, and gives up what is staged of it. From then on that
-// is read from the bucket, and what comes is a change. False where that gains
-// nothing.
-func (in *inode) spill(ctx context.Context) bool {
-	in.mu.Lock()
-	worth, size := in.spillableLocked(), in.entry.Size
-	in.mu.Unlock()
-	if !worth || !in.patchable(ctx, size) || in.publish(ctx) != nil {
-		return false
-	}
-	// A record that was not ended for certain would be replayed after a crash,
-	// with what is given up now as the content.
-	if in.t.c.endedForCertain(ctx) != nil {
-		return false
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	size = in.entry.Size
-	if in.busy != nil || in.dirtyLocked() || in.patch == nil || in.patch.limit != size || in.entry.Version == "" {
-		return false
-	}
-	if unix.Fallocate(int(in.file.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, size) != nil {
-		return false
-	}
-	in.patch.have = extents{}
-	in.moves++
-	return true
-}
-
-// spillableLocked says whether enough is staged of the file.
-func (in *inode) spillableLocked() bool {
-	least := in.t.c.opts.patchFrom
-	if in.file == nil || !in.dirtyLocked() || in.entry.Size < least {
-		return false
-	}
-	staged := in.entry.Size
-	for _, r := range in.patch.missing(store.Range{Len: staged}) {
-		staged -= r.Len
-	}
-	return staged >= least
 }

@@ -97,6 +97,7 @@ type Cache struct {
 	removals *removals
 	renames  *dirRenames
 	uploads  *uploads
+	room     room
 	promised atomic.Int64 // bytes that are acknowledged and not in the bucket
 
 	siblings *siblings
@@ -153,6 +154,7 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	c := &Cache{
 		store: s.RootView(), log: opts.Logger, opts: opts,
 		trees: map[string]*tree{}, copies: map[*inode]struct{}{}, quit: make(chan struct{}),
+		room: room{ended: make(chan struct{})},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.meta = newMetadata(opts.MetadataTTL, opts.MetadataEntries, s.Frozen)

@@ -341,12 +341,15 @@ func (in *inode) write(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, nil
 	}
 	done := 0
-	uploads := in.t.c.uploads
-	for {
-		before := uploads.count()
+	c := in.t.c
+	for waits := 0; ; waits++ {
+		_, _, given := c.room.now()
 		n, end, err := in.writeOnce(ctx, p[done:], off)
 		done += n
-		if !errors.Is(err, store.ErrCacheFull) || !uploads.awaitRoom(ctx, before) && !in.spill(ctx) {
+		if n > 0 {
+			waits = 0
+		}
+		if !errors.Is(err, store.ErrCacheFull) || waits > enoughWaiting || !c.makeRoom(ctx, in, given, waits > 0) {
 			return done, err
 		}
 		off = end

@@ -140,7 +140,9 @@ func (in *inode) publishPatch(ctx context.Context, path store.Path, source backe
 		if err != nil {
 			return store.Entry{}, err
 		}
-		if ok {
+		// What is here as a whole, and to be sent for the most part, is sent as
+		// a whole.
+		if ok && (p.Sent() <= size-size/4 || len(in.missing(store.Range{Len: size})) > 0) {
 			if err := in.complete(ctx, p.Local()...); err != nil {
 				return store.Entry{}, err
 			}

@@ -35,9 +35,15 @@ type fileRecord struct {
 	Staged string        `json:"staged"` // name of the file in staging, which knows the size
 	Base   string        `json:"base,omitempty"`
 	Since  time.Time     `json:"since"`
-	Sent   time.Time     `json:"sent,omitzero"` // time of change of the object, where a stream has begun it with another one
-	Attr   store.Attr    `json:"attr"`          // without extended attributes
+	Tried  []tried       `json:"tried,omitempty"`
+	Attr   store.Attr    `json:"attr"` // without extended attributes
 	Xattrs []xattrRecord `json:"xattrs,omitempty"`
+}
+
+// tried is a publication that failed, or is under way: the bucket may have it.
+type tried struct {
+	Size  int64     `json:"size"`
+	Ctime time.Time `json:"ctime"`
 }
 
 type xattrRecord struct {
@@ -78,8 +84,11 @@ func (in *inode) promiseLocked(where func() store.Path, other journal.ID) error 
 	c := in.t.c
 	doneLocked := in.busyLocked()
 	r := fileRecord{Branch: []byte(in.t.Name()), Staged: in.file.name(), Since: in.since}
-	if in.stream != nil {
-		r.Sent = in.stream.attr.Ctime
+	for _, e := range in.tried {
+		r.Tried = append(r.Tried, tried{e.Size, e.Ctime})
+	}
+	if in.stream != nil { // which has begun the object with another time
+		r.Tried = append(r.Tried, tried{in.entry.Size, in.stream.attr.Ctime})
 	}
 	e, file, size := in.entry, in.file, in.entry.Size
 	replaces := []journal.ID{in.record, other}
@@ -166,7 +175,7 @@ func (r fileRecord) encode(p store.Path, e store.Entry) []byte {
 	}
 	data, err := json.Marshal(r)
 	if err != nil { // a time that JSON does not know: the store would not keep it either
-		r.Attr.Mtime, r.Attr.Atime, r.Attr.Ctime = r.Since, time.Time{}, r.Since
+		r.Attr.Mtime, r.Attr.Atime, r.Attr.Ctime, r.Tried = r.Since, time.Time{}, r.Since, nil
 		data, _ = json.Marshal(r)
 	}
 	return data
@@ -253,8 +262,8 @@ func (c *Cache) replayFile(r journal.Record) error {
 	in.file, in.content, in.attrs, in.since = file, true, true, rec.Since
 	in.record, in.promised, in.reserved = r.ID, true, size
 	in.tried = []store.Entry{e} // it may have reached the bucket
-	if !rec.Sent.IsZero() {
-		in.tried = append(in.tried, store.Entry{Attr: store.Attr{Ctime: rec.Sent}, Size: size})
+	for _, t := range rec.Tried {
+		in.tried = append(in.tried, store.Entry{Attr: store.Attr{Ctime: t.Ctime}, Size: t.Size})
 	}
 	in.mu.Unlock()
 	c.promised.Add(size)

@@ -17,8 +17,10 @@ func (in *inode) publish(ctx context.Context) error {
 	}
 	ctx, cancel := in.t.c.bound(ctx)
 	defer cancel()
+	end := in.t.c.room.begin()
 	err := in.publishNow(ctx)
 	in.t.settle(in)
+	end(err == nil)
 	return err
 }
 
@@ -142,12 +144,40 @@ func (in *inode) senderLocked(path store.Path) func(context.Context) (store.Entr
 		return func(ctx context.Context) (store.Entry, error) {
 			return s.Publish(ctx, path, backend.Bytes(nil), opts)
 		}
-	default: // attributes only
-		from = &origin{s, path, e.Version, e.Size}
+	default:
+		return func(ctx context.Context) (store.Entry, error) { return in.publishAttrs(ctx, path, e, opts) }
 	}
 	return func(ctx context.Context) (store.Entry, error) {
-		return s.PublishCopy(ctx, from.store, from.path, from.version, from.size, path, opts)
+		e, err := s.PublishCopy(ctx, from.store, from.path, from.version, from.size, path, opts)
+		return e, asLost(path, err)
 	}
+}
+
+// publishAttrs publishes attributes of a version, the content of which is in
+// the bucket.
+func (in *inode) publishAttrs(ctx context.Context, path store.Path, e store.Entry, opts store.PublishOptions) (store.Entry, error) {
+	s := in.t.store
+	now, err := s.PublishCopy(ctx, s, path, e.Version, e.Size, path, opts)
+	if err = asLost(path, err); !errors.Is(err, store.ErrStale) {
+		return now, err
+	}
+	in.mu.Lock()
+	file, whole := in.file, in.wholeLocked()
+	in.content = in.content || whole // not there any more
+	in.mu.Unlock()
+	if !whole {
+		return now, err
+	}
+	return s.Publish(ctx, path, file.source(e.Size), opts)
+}
+
+// asLost is the error of a copy from a version that is gone: a lost race, in
+// which there is no content to be kept.
+func asLost(path store.Path, err error) error {
+	if _, lost := errors.AsType[*store.ConflictError](err); lost || !errors.Is(err, store.ErrStale) {
+		return err
+	}
+	return &store.ConflictError{Path: path}
 }
 
 // lose takes the name from an inode whose content lost a race. The handles

@@ -289,7 +289,7 @@ func (s *stream) finish(ctx context.Context, path store.Path, source backend.Sou
 		return e, err
 	}
 	opts.Base = e.Version
-	return in.t.store.PublishCopy(ctx, in.t.store, path, e.Version, e.Size, path, opts)
+	return in.publishAttrs(ctx, path, e, opts)
 }
 
 // ready waits for what is under way, and says whether the stream can be

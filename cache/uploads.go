@@ -2,7 +2,6 @@ package cache
 
 import (
 	"container/heap"
-	"context"
 	"slices"
 	"sync"
 	"time"
@@ -34,8 +33,6 @@ type uploads struct {
 	mu     sync.Mutex
 	queue  dueQueue
 	queued map[*inode]struct{}
-	ended  chan struct{} // closed and replaced when an upload has ended
-	done   uint64        // how many have
 }
 
 // due is a file and the moment before which it is not tried.
@@ -43,12 +40,13 @@ type due struct {
 	in   *inode
 	at   time.Time
 	wait time.Duration // between the last attempts that failed; 0 before the first
+	end  func(bool)    // of what next has begun in Cache.room
 }
 
 func newUploads(c *Cache) *uploads {
 	return &uploads{
 		c: c, wake: make(chan struct{}, 1), room: make(chan struct{}, uploadsAtOnce),
-		queued: map[*inode]struct{}{}, ended: make(chan struct{}),
+		queued: map[*inode]struct{}{},
 	}
 }
 
@@ -85,6 +83,7 @@ func (u *uploads) next(now time.Time) (d due, wait time.Duration, found bool) {
 	}
 	d = heap.Pop(&u.queue).(due)
 	delete(u.queued, d.in)
+	d.end = u.c.room.begin()
 	return d, 0, true
 }
 
@@ -96,9 +95,11 @@ func (u *uploads) run() {
 			select {
 			case u.room <- struct{}{}:
 			case <-u.c.quit: // Close makes the last attempt
+				d.end(false)
 				return
 			}
 			if u.c.start(func() { u.try(d); <-u.room }) != nil {
+				d.end(false)
 				return
 			}
 			continue
@@ -118,14 +119,15 @@ func (u *uploads) run() {
 // try makes one attempt, unless more is about to come of the file.
 func (u *uploads) try(d due) {
 	in := d.in
+	defer func() { d.end(!in.dirty()) }()
 	if wait := in.unripe(time.Now()); wait > 0 {
-		u.push(due{in, time.Now().Add(wait), d.wait})
+		u.push(due{in: in, at: time.Now().Add(wait), wait: d.wait})
 		return
 	}
 	log := u.c.log.With("branch", in.t.Name(), "path", in.where().String())
 	if err := in.failure(); err != nil && d.wait == 0 {
 		log.Warn("a closed file is not in the bucket yet, and is tried again", "error", err)
-		u.push(due{in, time.Now().Add(firstRetryAfter), firstRetryAfter})
+		u.push(due{in: in, at: time.Now().Add(firstRetryAfter), wait: firstRetryAfter})
 		return
 	}
 	err := in.publishNow(backend.WithPriority(u.c.ctx, backend.Background))
@@ -135,46 +137,18 @@ func (u *uploads) try(d due) {
 	case in.dirty():
 		log.Debug("not yet", "error", err)
 		wait := min(2*d.wait, lastRetryAfter)
-		u.push(due{in, time.Now().Add(wait), wait})
+		u.push(due{in: in, at: time.Now().Add(wait), wait: wait})
 	case err == nil && d.wait > 0:
 		log.Info("the file is in the bucket now")
 	}
 	in.t.settle(in)
-	u.mu.Lock()
-	close(u.ended)
-	u.ended = make(chan struct{})
-	u.done++
-	u.mu.Unlock()
 }
 
-// count is how many uploads have ended.
-func (u *uploads) count() uint64 {
+// soon says whether a file is waiting for its first attempt.
+func (u *uploads) soon() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.done
-}
-
-// progress is closed when an upload has ended since there were so many, nil
-// where none is to come soon.
-func (u *uploads) progress(since uint64) <-chan struct{} {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.done != since {
-		ended := make(chan struct{})
-		close(ended)
-		return ended
-	}
-	if len(u.room) > 0 || slices.ContainsFunc(u.queue, func(d due) bool { return d.wait == 0 }) {
-		return u.ended
-	}
-	return nil
-}
-
-// awaitRoom waits until an upload has given some of the disk back since so many
-// had ended; false where none will soon.
-func (u *uploads) awaitRoom(ctx context.Context, since uint64) bool {
-	ended := u.progress(since)
-	return ended != nil && u.c.await(ctx, ended) == nil
+	return slices.ContainsFunc(u.queue, func(d due) bool { return d.wait == 0 })
 }
 
 // failure is why the file is not in the bucket.

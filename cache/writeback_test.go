@@ -138,6 +138,33 @@ func TestKilledMountDoesNotConflictWithItsOwnUpload(t *testing.T) {
 	}
 }
 
+// What reached the bucket while its answer was lost is known to be one's own
+// after a crash too, though more was written since.
+func TestKilledMountDoesNotConflictWithAnUploadWhoseAnswerWasLost(t *testing.T) {
+	b := newBucket(t)
+	c, tree := b.open(Options{WriteBack: true})
+	f := create(t, tree, "f", false)
+	write(t, f, 0, "content")
+	b.faults.Add(fault.Rule{Op: "put", Key: "main/f", Err: backend.ErrTransient, After: true})
+	if err := f.Sync(t.Context()); !errors.Is(err, backend.ErrTransient) {
+		t.Errorf("sync: %v", err)
+	}
+	allow := b.refuseWrites()
+	write(t, f, -1, ", and more")
+	ok(t, f.Flush(t.Context()))
+	dir := dead(t, c)
+	allow()
+	c2, _ := b.open(Options{Dir: dir, WriteBack: true})
+	ok(t, c2.Sync(t.Context()))
+	if got := b.get("main/f"); got != "content, and more" {
+		t.Errorf("object %q", got)
+	}
+	for info, err := range backend.ListRecursive(t.Context(), b.raw, "main/f.") {
+		ok(t, err)
+		t.Errorf("a conflict with itself: %s", info.Key)
+	}
+}
+
 func TestWhatTheDiskMayNotHaveIsKeptAsideAfterTheMachineWentDown(t *testing.T) {
 	b := newBucket(t)
 	c, tree := b.open(Options{WriteBack: true, JournalEvery: time.Hour})

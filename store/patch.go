@@ -38,13 +38,22 @@ func (p Patch) Local() []Range {
 	return all
 }
 
+// Sent is how many bytes are.
+func (p Patch) Sent() int64 {
+	var sent int64
+	for _, r := range p.Local() {
+		sent += r.Len
+	}
+	return sent
+}
+
 // maxPatchParts is how many parts a patch has at most, as each is a request;
 // but as many as its size needs.
 const maxPatchParts = 64
 
 // PlanPatch plans how to publish a file of that size of which the bytes below
 // limit, but for the changed ranges, are those of a version in the bucket. False
-// where this store cannot, or where most of it would have to be sent anyway.
+// where this store cannot.
 func (s *Store) PlanPatch(ctx context.Context, size, limit int64, changed []Range) (Patch, bool, error) {
 	caps, err := s.change(ctx)
 	if err != nil {
@@ -70,13 +79,7 @@ func (s *Store) PlanPatch(ctx context.Context, size, limit int64, changed []Rang
 			break
 		}
 	}
-	plan := Patch{parts}
-	var sent int64
-	for _, r := range plan.Local() {
-		sent += r.Len
-	}
-	fits := caps.MaxParts == 0 || len(parts) <= caps.MaxParts
-	return plan, fits && sent <= size-size/4, nil
+	return Patch{parts}, caps.MaxParts == 0 || len(parts) <= caps.MaxParts, nil
 }
 
 // sentRanges is what has to be sent, so that no part but the last is smaller

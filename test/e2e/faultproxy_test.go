@@ -19,6 +19,7 @@ type faultProxy struct {
 	Endpoint string
 	rule     atomic.Pointer[faultRule]
 	hits     atomic.Int64 // requests that the rule failed
+	passed   atomic.Pointer[func(r *http.Request)]
 }
 
 // faultRule returns the status to answer with, 0 to let the request pass, or
@@ -56,6 +57,9 @@ func newFaultProxy(t *testing.T, upstream string) *faultProxy {
 		switch status {
 		case 0:
 			forward.ServeHTTP(w, r)
+			if passed := p.passed.Load(); passed != nil {
+				(*passed)(r)
+			}
 		case cutBody:
 			forward.ServeHTTP(&cutWriter{ResponseWriter: w}, r)
 		default:
@@ -80,6 +84,9 @@ func (p *faultProxy) fail(rule faultRule) {
 	}
 	p.rule.Store(&rule)
 }
+
+// tell calls fn with each request that was passed on and answered.
+func (p *faultProxy) tell(fn func(r *http.Request)) { p.passed.Store(&fn) }
 
 // cutWriter passes half of the first write and then breaks the connection.
 type cutWriter struct{ http.ResponseWriter }

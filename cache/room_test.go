@@ -1,0 +1,121 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/fault"
+	"github.com/keifs/keifs/store"
+)
+
+// smallDisk gives what is staged so many bytes of the disk.
+func smallDisk(c *Cache, bytes int64) {
+	var mu sync.Mutex
+	c.stage.writeAt = func(f *os.File, p []byte, off int64) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		all, err := os.ReadDir(c.stage.dir)
+		used := int64(0)
+		for _, file := range all {
+			info, err := file.Info()
+			if err == nil { // else it is gone
+				used += info.Sys().(*syscall.Stat_t).Blocks * 512
+			}
+		}
+		if err != nil {
+			return 0, err
+		}
+		if used >= bytes {
+			return 0, unix.ENOSPC
+		}
+		return f.WriteAt(p, off)
+	}
+	c.stage.relieve = nil
+}
+
+// A disk that is smaller than the file gets room by what is in the bucket.
+func TestAFileThatIsLargerThanTheDisk(t *testing.T) {
+	b, opts := newStreams(t)
+	c, tree := b.open(opts)
+	smallDisk(c, 8*kib)
+	text := letters(100 * kib)
+	f := create(t, tree, "f", false)
+	for off := 0; off < len(text); off += kib / 2 {
+		write(t, f, int64(off), text[off:off+kib/2])
+	}
+	if got := content(t, f); got != text {
+		t.Errorf("read are %d bytes, want %d, or others", len(got), len(text))
+	}
+	closeFile(t, f)
+	if got := b.get("main/f"); got != text {
+		t.Errorf("the object has %d bytes, want %d, or others", len(got), len(text))
+	}
+	b.ended(0)
+	if n := b.faults.Count("complete"); n < 10 {
+		t.Errorf("%d publications of a file that has no room", n)
+	}
+}
+
+// Many writers who fill the disk together wait for each other, though none of
+// them has come to its end.
+func TestWritersShareADiskThatIsTooSmallForThem(t *testing.T) {
+	for what, writeBack := range map[string]bool{"write-through": false, "write-back": true} {
+		t.Run(what, func(t *testing.T) {
+			b, opts := newStreams(t)
+			opts.streamPart, opts.WriteBack = mib, writeBack
+			c, tree := b.open(opts)
+			smallDisk(c, 64*kib)
+			const writers, piece = 8, 4 * kib
+			text := letters(10 * piece)
+			var group sync.WaitGroup
+			for i := range writers {
+				group.Go(func() {
+					f := create(t, tree, fmt.Sprint(i), false)
+					for off := 0; off < len(text); off += piece {
+						write(t, f, int64(off), text[off:off+piece])
+					}
+					if got := content(t, f); got != text {
+						t.Errorf("%d: read are %d bytes, want %d, or others", i, len(got), len(text))
+					}
+					closeFile(t, f)
+				})
+			}
+			group.Wait()
+			ok(t, c.Close(t.Context()))
+			for i := range writers {
+				if got := b.get(fmt.Sprint("main/", i)); got != text {
+					t.Errorf("%d: the object has %d bytes, want %d, or others", i, len(got), len(text))
+				}
+			}
+		})
+	}
+}
+
+// Where the bucket takes nothing, a full disk is full.
+func TestAFullDiskIsFullWhereTheBucketTakesNothing(t *testing.T) {
+	b, opts := newStreams(t)
+	opts.streamPart = mib
+	c, tree := b.open(opts)
+	defer c.Close(context.Background())
+	smallDisk(c, 8*kib)
+	b.faults.Add(fault.Rule{Op: "put", Key: "main/f", Times: fault.Always, Err: backend.ErrPermission})
+	f := create(t, tree, "f", false)
+	write(t, f, 0, letters(8*kib))
+	if _, err := f.WriteAt(t.Context(), []byte("more"), 8*kib); !errors.Is(err, store.ErrCacheFull) {
+		t.Errorf("write: %v", err)
+	}
+	b.faults.Clear()
+	write(t, f, 8*kib, "more")
+	closeFile(t, f)
+	if got := b.get("main/f"); got != letters(8*kib)+"more" {
+		t.Errorf("the object has %d bytes", len(got))
+	}
+}
