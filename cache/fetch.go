@@ -11,17 +11,6 @@ import (
 	"github.com/keifs/keifs/store"
 )
 
-// object is a version of an object whose pieces are cached.
-type object struct {
-	key, version string
-	size         int64
-	// read hands fn a range, as backend.Backend.Get.
-	read func(ctx context.Context, off, n int64, fn func(io.Reader) error) error
-}
-
-// same says whether o and p have the same pieces.
-func (o *object) same(p *object) bool { return o.key == p.key && o.version == p.version }
-
 // blockID is a block of a chunk.
 type blockID struct {
 	chunk chunkID

@@ -10,6 +10,17 @@ import (
 	"github.com/keifs/keifs/store"
 )
 
+// object is a version of an object whose pieces are cached.
+type object struct {
+	key, version string
+	size         int64
+	// read hands fn a range, as backend.Backend.Get.
+	read func(ctx context.Context, off, n int64, fn func(io.Reader) error) error
+}
+
+// same says whether o and p have the same pieces.
+func (o *object) same(p *object) bool { return o.key == p.key && o.version == p.version }
+
 // object is the version as its pieces are cached.
 func (o origin) object() (*object, error) {
 	key, err := o.store.Key(o.path.String())
