@@ -22,6 +22,7 @@ type blockID struct {
 type fetcher struct {
 	disk  *chunks
 	ahead shares
+	speed speed
 	work  sync.WaitGroup // of spans and fillings
 
 	buffers sync.Pool // of *[blockSize]byte
@@ -239,7 +240,11 @@ func (f *fetcher) run(ctx context.Context, s *span) {
 	defer s.cancel()
 	off := s.first * blockSize
 	n := min(int64(len(s.ids))*blockSize, s.o.size-off)
+	asked := time.Now()
 	err := s.o.read(ctx, off, n, func(r io.Reader) error { return f.fill(s, r, n) })
+	if err == nil {
+		f.speed.note(n, time.Since(asked))
+	}
 	f.mu.Lock()
 	if s.err = err; err == nil && len(s.blocks) < len(s.ids) {
 		s.err = io.ErrUnexpectedEOF

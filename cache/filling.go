@@ -119,7 +119,10 @@ func (f *fetcher) fetchAll(ctx context.Context, o *object) {
 	t := new(track)
 	defer f.dropTrack(t)
 	for off := int64(0); off < o.size; off += fillPiece {
-		for len(t.spans) > 0 && bytesOf(t.spans)+fillPiece > f.ahead.share(t) {
+		for len(t.spans) > 0 {
+			if window, _ := f.ahead.share(t); bytesOf(t.spans)+fillPiece <= window {
+				break
+			}
 			select {
 			case <-t.spans[0].ended:
 			case <-ctx.Done():

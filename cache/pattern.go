@@ -129,9 +129,9 @@ func (t *track) take(off, end int64) bool {
 	return true
 }
 
-// plan is what to fetch now, in pieces, and moves the window, which is at most
-// limit. off is where the read is that the stream just got.
-func (t *track) plan(off, end, size, limit int64) (next []extent) {
+// plan is what to fetch now, in pieces, and moves the window. off is where the
+// read is that the stream just got.
+func (t *track) plan(off, end, size int64, b budget) (next []extent) {
 	at := t.end
 	if t.back() {
 		at = t.start
@@ -146,12 +146,12 @@ func (t *track) plan(off, end, size, limit int64) (next []extent) {
 	case max(at-t.grown, t.grown-at) >= t.window/2:
 		t.window, t.grown = min(2*t.window, maxWindow), at
 	}
-	t.window = max(minPiece, min(t.window, limit))
-	piece := pieceOf(t.window)
+	t.window = max(minPiece, min(t.window, b.window))
+	piece := b.piece(t.window)
 	if t.back() {
 		goal := max(0, at-t.window)
 		for t.ahead > 0 {
-			from := max(0, floor(t.ahead-piece+minPiece-1, minPiece))
+			from := floor(t.ahead-1, piece)
 			if from < goal {
 				break
 			}
@@ -162,7 +162,7 @@ func (t *track) plan(off, end, size, limit int64) (next []extent) {
 	}
 	goal := min(size, at+t.window)
 	for t.ahead < size {
-		to := min(floor(t.ahead+piece, minPiece), size)
+		to := min(floor(t.ahead+piece, piece), size)
 		if to > goal {
 			break
 		}
@@ -172,10 +172,22 @@ func (t *track) plan(off, end, size, limit int64) (next []extent) {
 	return next
 }
 
-// pieceOf is how much one request fetches of a window: many requests at once
-// for the bandwidth, but large ones for the CPU.
-func pieceOf(window int64) int64 {
-	return min(maxPiece, max(minPiece, min(window/8, 2<<20), window/16))
+// budget is what a stream may use.
+type budget struct {
+	window  int64 // bytes ahead, at most
+	streams int64 // that share the memory
+	largest int64 // bytes of a request
+}
+
+// piece is how much one request fetches of a window: many requests at once for
+// the bandwidth, but large ones for the CPU. It is a power of two.
+func (b budget) piece(window int64) int64 {
+	atOnce := max(4, 8/b.streams)
+	piece := int64(minPiece)
+	for piece*2 <= min(window/atOnce, b.largest) {
+		piece *= 2
+	}
+	return piece
 }
 
 func floor(n, unit int64) int64 { return n - n%unit }

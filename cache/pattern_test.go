@@ -4,9 +4,13 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 )
 
 const kib, mib = 1 << 10, 1 << 20
+
+// alone is the budget of the only stream.
+var alone = budget{maxWindow, 1, maxPiece}
 
 // feed notes reads of n bytes at the offsets, and returns which of them were
 // found to belong to a stream.
@@ -14,7 +18,7 @@ func feed(p *pattern, n int64, offs ...int64) (streams []bool) {
 	for _, off := range offs {
 		t, _ := p.note(off, off+n)
 		if t != nil {
-			t.plan(off, off+n, 1<<40, maxWindow)
+			t.plan(off, off+n, 1<<40, alone)
 		}
 		streams = append(streams, t != nil)
 	}
@@ -92,7 +96,7 @@ func TestTheWindowGrowsWhileItIsUsedUp(t *testing.T) {
 			fetched = off + mib
 			continue
 		}
-		for _, e := range s.plan(off, off+mib, 300*mib, maxWindow) {
+		for _, e := range s.plan(off, off+mib, 300*mib, alone) {
 			if e.off != fetched || e.end-e.off > maxPiece {
 				t.Fatalf("at %d MiB: %v after %d", off/mib, e, fetched)
 			}
@@ -122,7 +126,7 @@ func TestABackwardStreamIsFetchedDownToTheBegin(t *testing.T) {
 		if s == nil {
 			continue
 		}
-		for _, e := range s.plan(off, off+mib, size, maxWindow) {
+		for _, e := range s.plan(off, off+mib, size, alone) {
 			if lowest != 0 && e.end != lowest {
 				t.Fatalf("%v above %d", e, lowest)
 			}
@@ -142,9 +146,32 @@ func TestAWindowKeepsToItsShare(t *testing.T) {
 	feed(p, mib, 0)
 	for off := int64(mib); off < 100*mib; off += mib {
 		s, _ := p.note(off, off+mib)
-		s.plan(off, off+mib, 1<<40, 6*mib)
+		s.plan(off, off+mib, 1<<40, budget{6 * mib, 10, maxPiece})
 		if s.window > 6*mib || s.ahead > off+mib+6*mib {
 			t.Fatalf("at %d MiB: window %d, ahead to %d", off/mib, s.window, s.ahead)
+		}
+	}
+}
+
+func TestSlowConnectionsTakeManyRequests(t *testing.T) {
+	for _, c := range []struct {
+		rate            float64 // bytes a second of a connection
+		window, streams int64
+		piece           int64 // MiB
+	}{
+		{0, 4, 1, 1}, {0, 64, 1, 4},
+		{90e6, 4, 1, 1}, {90e6, 16, 1, 2}, {90e6, 64, 1, 8}, {90e6, 16, 4, 4}, {90e6, 2, 32, 1},
+		{20e6, 64, 1, 2}, {20e6, 16, 4, 2}, {5e6, 64, 1, 1},
+	} {
+		var s speed
+		if c.rate > 0 {
+			s.note(speedSample, time.Duration(speedSample/c.rate*float64(time.Second)))
+			s.note(speedSample, time.Hour)         // another one that is slower
+			s.note(speedSample/2, time.Nanosecond) // too small to tell
+		}
+		b := budget{c.window * mib, c.streams, s.largest()}
+		if got := b.piece(b.window); got != c.piece*mib {
+			t.Errorf("%+v: %d bytes", c, got)
 		}
 	}
 }

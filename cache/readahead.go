@@ -92,8 +92,9 @@ func (f *fetcher) follow(ctx context.Context, o *object, t *track, off, end int6
 		return
 	}
 	t.spans = running(t.spans)
-	limit := f.ahead.share(t)
-	t.spans = append(t.spans, f.prefetch(ctx, o, t.plan(off, end, o.size, limit), off, end)...)
+	window, streams := f.ahead.share(t)
+	next := t.plan(off, end, o.size, budget{window, streams, f.speed.largest()})
+	t.spans = append(t.spans, f.prefetch(ctx, o, next, off, end)...)
 }
 
 // prefetch begins to fetch what of the extents is not here. What the present
@@ -160,8 +161,9 @@ type shares struct {
 // idle is after how long a stream leaves its share to the others.
 const idle = 2 * time.Second
 
-// share is how far ahead the stream may be, in bytes.
-func (s *shares) share(t *track) int64 {
+// share is how far ahead the stream may be, in bytes, and how many streams
+// there are.
+func (s *shares) share(t *track) (bytes, streams int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -172,11 +174,54 @@ func (s *shares) share(t *track) int64 {
 			n++
 		}
 	}
-	return s.max / n
+	return s.max / n, n
 }
 
 func (s *shares) leave(t *track) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.used, t)
+}
+
+// speed is how fast one connection to the store has lately been at best, which
+// says how many it takes.
+type speed struct {
+	mu   sync.Mutex
+	best float64 // bytes per second; 0 is not known
+	at   time.Time
+}
+
+const (
+	speedSample = 2 << 20     // bytes of a request that counts
+	speedLife   = time.Minute // of the best one
+)
+
+// note takes a request that was answered.
+func (s *speed) note(bytes int64, took time.Duration) {
+	if bytes < speedSample {
+		return
+	}
+	rate := float64(bytes) / max(took, time.Microsecond).Seconds()
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if rate >= s.best || now.Sub(s.at) > speedLife {
+		s.best, s.at = rate, now
+	}
+}
+
+// largest is how many bytes to fetch by one request, at most: where a
+// connection is slow there have to be many.
+func (s *speed) largest() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.best == 0:
+		return maxPiece / 2
+	case s.best < 10e6:
+		return maxPiece / 8
+	case s.best < 30e6:
+		return maxPiece / 4
+	}
+	return maxPiece
 }
