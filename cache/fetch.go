@@ -240,11 +240,9 @@ func (f *fetcher) run(ctx context.Context, s *span) {
 	defer s.cancel()
 	off := s.first * blockSize
 	n := min(int64(len(s.ids))*blockSize, s.o.size-off)
-	asked := time.Now()
+	answered := f.speed.ask(n)
 	err := s.o.read(ctx, off, n, func(r io.Reader) error { return f.fill(s, r, n) })
-	if err == nil {
-		f.speed.note(n, time.Since(asked))
-	}
+	answered(err)
 	f.mu.Lock()
 	if s.err = err; err == nil && len(s.blocks) < len(s.ids) {
 		s.err = io.ErrUnexpectedEOF

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -186,26 +187,36 @@ func (s *shares) leave(t *track) {
 // speed is how fast one connection to the store has lately been at best, which
 // says how many it takes.
 type speed struct {
+	asking atomic.Int64 // requests under way
+
 	mu   sync.Mutex
 	best float64 // bytes per second; 0 is not known
 	at   time.Time
 }
 
 const (
-	speedSample = 2 << 20     // bytes of a request that counts
+	speedSample = 1 << 20     // bytes of a request that counts, at least
+	speedAlone  = 8           // and requests under way with it at most, which do not slow it down much
 	speedLife   = time.Minute // of the best one
+	slow        = 20e6        // bytes per second
 )
 
-// note takes a request that was answered.
-func (s *speed) note(bytes int64, took time.Duration) {
-	if bytes < speedSample {
-		return
+// ask notes the begin of a request, and its result the end.
+func (s *speed) ask(bytes int64) (answered func(error)) {
+	alone := s.asking.Add(1) <= speedAlone
+	begun := time.Now()
+	return func(err error) {
+		s.asking.Add(-1)
+		if alone && bytes >= speedSample && err == nil {
+			s.note(float64(bytes) / max(time.Since(begun), time.Microsecond).Seconds())
+		}
 	}
-	rate := float64(bytes) / max(took, time.Microsecond).Seconds()
-	now := time.Now()
+}
+
+func (s *speed) note(rate float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if rate >= s.best || now.Sub(s.at) > speedLife {
+	if now := time.Now(); rate >= s.best || now.Sub(s.at) > speedLife {
 		s.best, s.at = rate, now
 	}
 }
@@ -218,9 +229,7 @@ func (s *speed) largest() int64 {
 	switch {
 	case s.best == 0:
 		return maxPiece / 2
-	case s.best < 10e6:
-		return maxPiece / 8
-	case s.best < 30e6:
+	case s.best < slow:
 		return maxPiece / 4
 	}
 	return maxPiece
