@@ -151,7 +151,9 @@ type Page struct {
 	Prefixes []string // whole, ending in '/', when Delimited
 	Next     string   // token of the next page; empty at the end
 
-	Date time.Time // as Info.Date
+	// Date is as Info.Date, and not after the listing. Every page that has
+	// objects has it: what is deleted by its age is measured by it.
+	Date time.Time
 }
 
 // Caps is what a bucket can do: what its provider knows, or what a probe saw.

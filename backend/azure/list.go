@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	azcontainer "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
@@ -33,22 +34,23 @@ func (c *container) ListPage(ctx context.Context, opts backend.ListOptions) (bac
 	var items []*azcontainer.BlobItem
 	var prefixes []*azcontainer.BlobPrefix
 	var next *string
+	var date *time.Time
 	if opts.Delimited {
 		pager := c.client.NewListBlobsHierarchyPager("/", &azcontainer.ListBlobsHierarchyOptions{Prefix: &prefix, MaxResults: limit, Marker: marker})
 		out, err := pager.NextPage(ctx)
 		if err != nil {
 			return backend.Page{}, c.fail(ctx, "list", opts.Prefix, err)
 		}
-		items, prefixes, next = out.Segment.BlobItems, out.Segment.BlobPrefixes, out.NextMarker
+		items, prefixes, next, date = out.Segment.BlobItems, out.Segment.BlobPrefixes, out.NextMarker, out.Date
 	} else {
 		pager := c.client.NewListBlobsFlatPager(&azcontainer.ListBlobsFlatOptions{Prefix: &prefix, MaxResults: limit, Marker: marker})
 		out, err := pager.NextPage(ctx)
 		if err != nil {
 			return backend.Page{}, c.fail(ctx, "list", opts.Prefix, err)
 		}
-		items, next = out.Segment.BlobItems, out.NextMarker
+		items, next, date = out.Segment.BlobItems, out.NextMarker, out.Date
 	}
-	page := backend.Page{Next: value(next)}
+	page := backend.Page{Next: value(next), Date: value(date)}
 	for _, item := range items {
 		key, ok := strings.CutPrefix(value(item.Name), c.prefix)
 		if !ok || item.Properties == nil {

@@ -36,7 +36,7 @@ func (c *container) head(ctx context.Context, op, key, etag string) (backend.Inf
 	}
 	return backend.Info{
 		Key: key, Size: value(out.ContentLength), ETag: unquoted(out.ETag), ModTime: value(out.LastModified),
-		Metadata: original(out.Metadata), ContentType: value(out.ContentType),
+		Metadata: original(out.Metadata), ContentType: value(out.ContentType), Date: value(out.Date),
 	}, nil
 }
 

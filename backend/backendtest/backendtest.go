@@ -207,6 +207,9 @@ func (s *tester) list(opts backend.ListOptions) []string {
 		if n := len(page.Objects) + len(page.Prefixes); opts.Limit > 0 && n > opts.Limit {
 			s.Errorf("list %+v: %d entries", opts, n)
 		}
+		if page.Date.IsZero() && len(page.Objects) > 0 {
+			s.Errorf("list %+v: the store does not tell what time it is", opts)
+		}
 		keys = append(keys, merge(page)...)
 		if page.Next == "" {
 			return keys

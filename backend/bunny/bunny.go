@@ -102,7 +102,7 @@ func Open(ctx context.Context, opts Options) (backend.Backend, error) {
 	if opts.Caps != nil {
 		opts.Caps(&z.caps)
 	}
-	if _, err := z.list(ctx, "open", ""); err != nil {
+	if _, _, err := z.list(ctx, "open", ""); err != nil {
 		return nil, errors.Join(err, z.Close())
 	}
 	return z, nil

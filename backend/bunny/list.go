@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 )
@@ -18,20 +19,20 @@ const (
 )
 
 // list asks for the entries of a directory: nil where there is none. What
-// cannot be a key is left out.
-func (z *zone) list(ctx context.Context, op, dir string) ([]entry, error) {
-	entries := []entry{}
-	err := z.ask(ctx, op, dir, http.MethodGet, z.prefix+dir, &entries)
+// cannot be a key is left out. date is when the store answered.
+func (z *zone) list(ctx context.Context, op, dir string) (entries []entry, date time.Time, err error) {
+	entries = []entry{}
+	date, err = z.ask(ctx, op, dir, http.MethodGet, z.prefix+dir, &entries)
 	if errors.Is(err, backend.ErrNotExist) {
-		return nil, nil
+		return nil, date, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, date, err
 	}
 	return slices.DeleteFunc(entries, func(e entry) bool {
 		marker := e.ObjectName == Marker && !e.IsDirectory
 		return !marker && (strings.Contains(e.ObjectName, "/") || badPath(e.ObjectName) != nil)
-	}), nil
+	}), date, nil
 }
 
 // item is an entry with its key: that of a directory ends in '/'.
@@ -42,8 +43,11 @@ type item struct {
 
 // items is what a directory holds, in the order of keys, which is not that of
 // names: "a-b" comes before "a/", and that before "a0".
-func (z *zone) items(ctx context.Context, dir string) ([]item, error) {
-	entries, err := z.list(ctx, "list", dir)
+func (l *lister) items(ctx context.Context, dir string) ([]item, error) {
+	entries, date, err := l.list(ctx, "list", dir)
+	if l.page.Date.IsZero() {
+		l.page.Date = date
+	}
 	items := make([]item, 0, len(entries))
 	for _, e := range entries {
 		key := dir + e.ObjectName

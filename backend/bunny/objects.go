@@ -48,7 +48,8 @@ func (z *zone) describe(ctx context.Context, op, key string) (info backend.Info,
 		return backend.Info{}, "", err
 	}
 	var e entry
-	if err := z.ask(ctx, op, key, "DESCRIBE", z.path(key), &e); err != nil {
+	date, err := z.ask(ctx, op, key, "DESCRIBE", z.path(key), &e)
+	if err != nil {
 		return backend.Info{}, "", err
 	}
 	if e.IsDirectory {
@@ -56,7 +57,7 @@ func (z *zone) describe(ctx context.Context, op, key string) (info backend.Info,
 	}
 	info = e.info(key)
 	info.Metadata = map[string]string{}
-	info.ContentType = e.ContentType
+	info.ContentType, info.Date = e.ContentType, date
 	return info, e.Checksum, nil
 }
 
@@ -282,7 +283,7 @@ func (z *zone) Delete(ctx context.Context, key string, cond backend.Cond) error 
 	}
 	_, _, err := z.describe(ctx, "delete", key)
 	if err == nil {
-		err = z.ask(ctx, "delete", key, http.MethodDelete, z.path(key), nil)
+		_, err = z.ask(ctx, "delete", key, http.MethodDelete, z.path(key), nil)
 	}
 	if err != nil && !errors.Is(err, backend.ErrNotExist) {
 		return err

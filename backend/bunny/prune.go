@@ -22,7 +22,7 @@ func (z *zone) prune(ctx context.Context, op, dir string) (pruned bool, err erro
 	if err != nil || !there || holds {
 		return false, err
 	}
-	err = z.ask(ctx, op, dir, http.MethodDelete, z.prefix+dir, nil)
+	_, err = z.ask(ctx, op, dir, http.MethodDelete, z.prefix+dir, nil)
 	if backend.Retryable(err) || ctx.Err() != nil {
 		return false, err
 	}
@@ -31,7 +31,7 @@ func (z *zone) prune(ctx context.Context, op, dir string) (pruned bool, err erro
 
 // holds says whether a directory is there, and whether there is a file below it.
 func (z *zone) holds(ctx context.Context, op, dir string) (there, file bool, err error) {
-	entries, err := z.list(ctx, op, dir)
+	entries, _, err := z.list(ctx, op, dir)
 	if err != nil || entries == nil {
 		return false, false, err
 	}

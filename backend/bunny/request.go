@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/httpio"
@@ -56,30 +57,32 @@ func (z *zone) refused(op, key string, status int, text []byte) error {
 	return backend.Fail(op, key, kind, said)
 }
 
-// ask sends a request without a body and decodes the JSON of its answer.
-func (z *zone) ask(ctx context.Context, op, key, method, path string, answer any) error {
+// ask sends a request without a body and decodes the JSON of its answer. It
+// returns when that was, by the store's clock.
+func (z *zone) ask(ctx context.Context, op, key, method, path string, answer any) (date time.Time, err error) {
 	ctx, w := z.Watch(ctx)
 	defer w.Stop()
 	req, err := http.NewRequestWithContext(ctx, method, z.url(path), nil)
 	if err != nil {
-		return backend.Fail(op, key, backend.ErrInvalid, err)
+		return date, backend.Fail(op, key, backend.ErrInvalid, err)
 	}
 	req.Header.Set("Accept", "application/json")
 	resp, err := z.do(op, key, req)
 	if err != nil {
-		return err
+		return date, err
 	}
 	defer resp.Body.Close()
+	date, _ = http.ParseTime(resp.Header.Get("Date"))
 	if answer == nil {
-		return nil
+		return date, nil
 	}
 	if err := json.NewDecoder(progress{resp.Body, w}).Decode(answer); err != nil {
 		if ended := httpio.Ended(ctx, op, key); ended != nil {
-			return ended
+			return date, ended
 		}
-		return backend.Fail(op, key, backend.ErrTransient, fmt.Errorf("not an answer of Bunny Storage: %v", err))
+		return date, backend.Fail(op, key, backend.ErrTransient, fmt.Errorf("not an answer of Bunny Storage: %v", err))
 	}
-	return nil
+	return date, nil
 }
 
 // progress is a body that keeps its request alive.

@@ -132,7 +132,8 @@ type collector struct {
 }
 
 // listed runs fn on all objects below a prefix, and returns what time it was
-// for the store.
+// for the store. There is no going by the clock of this machine, which may be
+// a day ahead: what is young would look old then.
 func (r *Repo) listed(ctx context.Context, prefix string, fn func(backend.Info)) (now time.Time, err error) {
 	opts := backend.ListOptions{Prefix: prefix}
 	for {
@@ -143,17 +144,16 @@ func (r *Repo) listed(ctx context.Context, prefix string, fn func(backend.Info))
 		if now.IsZero() {
 			now = page.Date
 		}
+		if now.IsZero() && len(page.Objects) > 0 {
+			return now, backend.Fail("list", prefix, backend.ErrUnsupported, errors.New("the store does not tell what time it is"))
+		}
 		for _, info := range page.Objects {
 			fn(info)
 		}
 		if opts.Token = page.Next; opts.Token == "" {
-			break
+			return now, nil
 		}
 	}
-	if now.IsZero() {
-		now = r.opts.Now()
-	}
-	return now, nil
 }
 
 // list finds what could be deleted by its age.

@@ -1,6 +1,8 @@
 package history
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -216,5 +218,43 @@ func TestACommitWaitsForACollectionUntilItIsOverOrDead(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// timeless is a store that does not tell the time with its listings.
+type timeless struct{ backend.Backend }
+
+func (b timeless) ListPage(ctx context.Context, opts backend.ListOptions) (backend.Page, error) {
+	page, err := b.Backend.ListPage(ctx, opts)
+	page.Date = time.Time{}
+	return page, err
+}
+
+func TestACollectionGoesByTheTimeOfTheStoreAlone(t *testing.T) {
+	t.Parallel()
+	raw := mem.New("b", mem.Options{Plain: true})
+	for _, b := range []backend.Backend{raw, timeless{raw}} {
+		c := new(world).client(t, b, "h")
+		c.opts.Now = func() time.Time { return time.Now().AddDate(1, 0, 0) }
+		c.put("main/a", rand.Text())
+		first := c.commit("main", "first")
+		c.put("main/a", rand.Text())
+		c.commit("main", "lost")
+		if err := c.Reset(t.Context(), "main", first, "reset", RestoreOptions{Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		before := keys(t, raw, "")
+		for _, dry := range []bool{true, false} {
+			out, err := c.Collect(t.Context(), CollectOptions{DryRun: dry})
+			if b == raw && (err != nil || out.Deleted != (Records{})) {
+				t.Errorf("all is of this moment, and yet %+v went: %v", out, err)
+			}
+			if b != raw && !errors.Is(err, backend.ErrUnsupported) {
+				t.Errorf("who does not know the time collects: %v", err)
+			}
+		}
+		if after := keys(t, raw, ""); fmt.Sprint(after) != fmt.Sprint(before) {
+			t.Error("something went")
+		}
 	}
 }
