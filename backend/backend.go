@@ -75,7 +75,7 @@ type Info struct {
 	Key     string
 	Size    int64     // bytes
 	ETag    string    // opaque version of the content, without quotes; compare for equality only
-	ModTime time.Time // when the store took it; seconds resolution on most
+	ModTime time.Time // when the store took it; seconds resolution on most, the same in all answers but that to a change
 
 	// Date is what the store's clock said, in whole seconds or finer, when it
 	// answered a Stat, Put or Copy; zero where that is not known.
@@ -151,8 +151,8 @@ type Page struct {
 	Prefixes []string // whole, ending in '/', when Delimited
 	Next     string   // token of the next page; empty at the end
 
-	// Date is as Info.Date, and not after the listing. Every page that has
-	// objects has it: what is deleted by its age is measured by it.
+	// Date is as Info.Date, and not after the listing. A store tells it with
+	// every page that has objects: what is deleted by its age is measured by it.
 	Date time.Time
 }
 

@@ -41,7 +41,7 @@ func roundTrip(s *tester) {
 			s.Fatalf("page %+v, want one object", page)
 		}
 		if o := page.Objects[0]; o.Key != stat.Key || o.Size != stat.Size || o.ETag != stat.ETag ||
-			o.ModTime.Unix() != stat.ModTime.Unix() || o.Metadata != nil {
+			!o.ModTime.Equal(stat.ModTime) || o.Metadata != nil {
 			s.Errorf("the listing tells %+v, stat %+v", o, stat)
 		}
 	}

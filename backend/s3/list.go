@@ -128,7 +128,7 @@ func ordered(versions []backend.Version) []backend.Version {
 			}
 			return 1
 		}
-		return b.ModTime.Truncate(time.Second).Compare(a.ModTime.Truncate(time.Second))
+		return b.ModTime.Compare(a.ModTime)
 	})
 	return versions
 }
@@ -252,6 +252,7 @@ func (l *listing) entry(x *xmlScanner) (e backend.Version, err error) {
 			e.ETag = strings.Clone(unquote(&text))
 		case "LastModified":
 			e.ModTime, err = time.Parse(time.RFC3339, text)
+			e.ModTime = e.ModTime.Truncate(time.Second) // as a read tells it
 		case "VersionId":
 			e.VersionID = strings.Clone(text)
 		case "IsLatest":

@@ -203,7 +203,7 @@ func (s *settings) storeBranches(ctx context.Context, url string) (b branches, e
 		return err
 	}
 	b.fork = func(ctx context.Context, name, from string) error { return fork(ctx, st, r.back, name, from) }
-	b.drop = func(ctx context.Context, name string) error { return dropBranch(ctx, st, r.back, name) }
+	b.drop = func(ctx context.Context, name string) error { return dropBranch(ctx, st, r.back, name, "") }
 	b.materialize = func(ctx context.Context, name string) error { return materializeBranch(ctx, st, r.back, name) }
 	b.stand = func(ctx context.Context, names []string) (standings, error) {
 		return standingsOf(ctx, st, r.back, names)

@@ -22,9 +22,10 @@ import (
 // answers when everything is in the bucket and the mount has ended, or a
 // report of why it stays; POST /sync?path=P when what is at and below that path
 // of the mount is in the bucket; POST /refresh?path=P when all that was remembered
-// of it is forgotten; POST /branch?name=N&from=REV when the branch is
-// made, POST /drop?name=N when it is deleted; POST /materialize?name=N when it has
-// objects of its own; GET /branches where all stand.
+// of it is forgotten; POST /branch?name=N&from=REV when the branch is made, POST
+// /drop?name=N when it is deleted (with &committed=ID only if it has nothing that
+// this commit has not); POST /materialize?name=N when it has objects of its own;
+// GET /branches where all stand.
 
 // socketPath is the control socket of the mount at dir.
 func socketPath(folder, dir string) string {
@@ -90,7 +91,7 @@ func serveControl(l *net.UnixListener, s *session) *control {
 		answerReport(w, s.dir, s.fork(r.Context(), r.FormValue("name"), r.FormValue("from")))
 	})
 	mux.HandleFunc("POST /drop", func(w http.ResponseWriter, r *http.Request) {
-		answerReport(w, s.dir, s.drop(r.Context(), r.FormValue("name")))
+		answerReport(w, s.dir, s.drop(r.Context(), r.FormValue("name"), r.FormValue("committed")))
 	})
 	mux.HandleFunc("POST /materialize", func(w http.ResponseWriter, r *http.Request) {
 		answerReport(w, s.dir, materializeBranch(r.Context(), s.store, s.back, r.FormValue("name")))

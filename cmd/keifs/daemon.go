@@ -24,19 +24,30 @@ type report struct {
 // background runs the same command again as a daemon and returns when that
 // has mounted, or with the error for which it could not.
 func (m *mounting) background(stdout io.Writer, args []string) error {
-	logFile, err := m.openLog()
+	_, dir, err := m.start(args)
 	if err != nil {
 		return err
+	}
+	_, err = fmt.Fprintf(stdout, "%s mounted on %s (log: %s)\n", m.url, dir, m.logPath)
+	return err
+}
+
+// start is background, and returns the daemon, which is a child of this
+// process, and the directory as it is in the mount table.
+func (m *mounting) start(args []string) (daemon *exec.Cmd, dir string, err error) {
+	logFile, err := m.openLog()
+	if err != nil {
+		return nil, "", err
 	}
 	defer logFile.Close()
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	defer r.Close()
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	cmd := exec.Command(self, append([]string{"--ready-fd=3"}, args...)...)
 	cmd.Args[0] = os.Args[0]
@@ -45,12 +56,12 @@ func (m *mounting) background(stdout io.Writer, args []string) error {
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	// What the caller has open, locks and pipes of scripts, is not for a daemon.
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
-		return fmt.Errorf("start the daemon: %w", err)
+		return nil, "", fmt.Errorf("start the daemon: %w", err)
 	}
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
-		return fmt.Errorf("start the daemon: %w", err)
+		return nil, "", fmt.Errorf("start the daemon: %w", err)
 	}
 
 	// Whoever interrupts the command means the daemon, which is not in the
@@ -72,12 +83,11 @@ func (m *mounting) background(stdout io.Writer, args []string) error {
 	if err != nil || rep.Error != "" {
 		ended := cmd.Wait()
 		if rep.Error == "" {
-			return fmt.Errorf("the daemon ended before it had mounted (%w); see %s", errors.Join(err, ended), m.logPath)
+			return nil, "", fmt.Errorf("the daemon ended before it had mounted (%w); see %s", errors.Join(err, ended), m.logPath)
 		}
-		return &failure{rep.Status, errors.New(rep.Error)}
+		return nil, "", &failure{rep.Status, errors.New(rep.Error)}
 	}
-	_, err = fmt.Fprintf(stdout, "%s mounted on %s (log: %s)\n", m.url, rep.Dir, m.logPath)
-	return err
+	return cmd, rep.Dir, nil
 }
 
 // daemon mounts in this process, which background has started, and reports to

@@ -14,6 +14,7 @@ import (
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/history"
+	"github.com/keifs/keifs/store/overlay"
 	"github.com/keifs/keifs/store/refs"
 )
 
@@ -52,7 +53,9 @@ func branchError(name string, err error) error {
 }
 
 // dropBranch deletes a branch and all that is in it. What commits name stays.
-func dropBranch(ctx context.Context, st *store.Store, back backend.Backend, name string) error {
+// Where committed is the id of a commit, it is deleted only if it has nothing
+// else: overlay.ErrUncommitted.
+func dropBranch(ctx context.Context, st *store.Store, back backend.Backend, name, committed string) error {
 	if err := store.ValidateBranch(name); err != nil {
 		return branchError(name, err)
 	}
@@ -66,10 +69,15 @@ func dropBranch(ctx context.Context, st *store.Store, back backend.Backend, name
 	if _, err := st.Prober(ctx); err != nil {
 		return branchError(name, err)
 	}
-	if err := st.Bucket().Drop(ctx, name); err != nil {
+	host, _ := os.Hostname()
+	if committed != "" {
+		if err := unchangedSince(ctx, history.New(back, st, history.Options{Host: host}), name, committed); err != nil {
+			return branchError(name, err)
+		}
+	}
+	if err := st.Bucket().Drop(ctx, name, committed); err != nil {
 		return branchError(name, err)
 	}
-	host, _ := os.Hostname()
 	r := refs.New(back, refs.Options{Host: host, Caps: st.Prober})
 	ref, err := r.Load(ctx, name)
 	if err == nil {
@@ -80,6 +88,18 @@ func dropBranch(ctx context.Context, st *store.Store, back backend.Backend, name
 		err = nil // a branch without history
 	}
 	return branchError(name, err)
+}
+
+func unchangedSince(ctx context.Context, h *history.Repo, branch, id string) error {
+	m, err := h.Commits().Manifest(ctx, id)
+	if err != nil {
+		return err
+	}
+	path, err := h.Uncommitted(ctx, branch, m)
+	if err == nil && path != "" {
+		err = fmt.Errorf("%w: %s", overlay.ErrUncommitted, path)
+	}
+	return err
 }
 
 // materializeBranch gives a branch objects of its own for those of its base.
@@ -105,13 +125,13 @@ func (s *session) fork(ctx context.Context, name, from string) error {
 }
 
 // drop deletes a branch of the mount that has nothing which is only here.
-func (s *session) drop(ctx context.Context, name string) error {
+func (s *session) drop(ctx context.Context, name, committed string) error {
 	for _, p := range s.vol.Pending() {
 		if p.Branch == name {
 			return fmt.Errorf("branch %s: %s is not in the bucket yet", name, p.Path)
 		}
 	}
-	if err := dropBranch(ctx, s.store, s.back, name); err != nil {
+	if err := dropBranch(ctx, s.store, s.back, name, committed); err != nil {
 		return err
 	}
 	return s.server.Refresh(name)

@@ -82,8 +82,8 @@ func TestWhatIsWrongWithABranchIsSaid(t *testing.T) {
 		{fork(t.Context(), st, b, "new", "main~1"), `there is no commit "main~1" to make a branch of`},
 		{fork(t.Context(), st, b, "a@b", "main"), `"a@b" is no name for a branch`},
 		{fork(t.Context(), st, b, "a/b", "main"), `"a/b" is no name for a branch`},
-		{dropBranch(t.Context(), st, b, "nothing"), "there is no branch nothing"},
-		{dropBranch(t.Context(), st, b, "main@~1"), `"main@~1" is no name for a branch`},
+		{dropBranch(t.Context(), st, b, "nothing", ""), "there is no branch nothing"},
+		{dropBranch(t.Context(), st, b, "main@~1", ""), `"main@~1" is no name for a branch`},
 	} {
 		if c.err == nil || c.err.Error() != c.want {
 			t.Errorf("%v; want: %s", c.err, c.want)
@@ -110,7 +110,7 @@ func TestADeletedBranchCanBeMadeAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := dropBranch(t.Context(), st, b, "dev"); err != nil {
+		if err := dropBranch(t.Context(), st, b, "dev", ""); err != nil {
 			t.Fatal(err)
 		}
 		if there, err := st.BranchExists(t.Context(), "dev"); there || err != nil {

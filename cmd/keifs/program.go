@@ -76,6 +76,12 @@ func (e ending) failure(then string) error {
 // by itself.
 func runProgram(cmd *cobra.Command, dir string, args []string, signals <-chan os.Signal) ending {
 	e := ending{name: args[0]}
+	select {
+	case sig := <-signals: // while it was prepared
+		e.interrupted, e.never, e.status = sig, true, exitSignal+int(sig.(unix.Signal))
+		return e
+	default:
+	}
 	p := exec.Command(args[0], args[1:]...)
 	p.Dir, p.Stdin, p.Stdout, p.Stderr = dir, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 	terminal := hasTerminal()

@@ -97,25 +97,33 @@ func (j *job) run(cmd *cobra.Command, args []string) error {
 	return j.until(func(ctx context.Context) error { return j.finish(ctx, ended) })
 }
 
-// until runs something that ends with the first signal.
+// until runs something that ends with the first signal. One that came too late
+// for it is for what comes next.
 func (j *job) until(fn func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	done, heard := make(chan struct{}), make(chan struct{})
+	defer cancel(nil)
+	done, heard := make(chan struct{}), make(chan os.Signal, 1)
 	go func() {
 		defer close(heard)
 		select {
 		case sig := <-j.signal:
 			cancel(fmt.Errorf("interrupted (%v)", sig))
+			heard <- sig
 		case <-done:
 		}
 	}()
 	err := fn(ctx)
 	close(done)
-	<-heard
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = fmt.Errorf("%w: %w", cause, err)
+	sig, interrupted := <-heard
+	switch {
+	case interrupted && err == nil:
+		select {
+		case j.signal <- sig:
+		default: // there are others
+		}
+	case interrupted:
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
-	cancel(nil)
 	return err
 }
 
@@ -142,7 +150,7 @@ func (j *job) prepare(ctx context.Context, cmd *cobra.Command) (err error) {
 		return err
 	}
 	if j.place, err = j.openPlace(ctx); err != nil {
-		return errors.Join(err, j.drop(context.WithoutCancel(ctx)))
+		return errors.Join(err, j.drop(context.WithoutCancel(ctx), ""))
 	}
 	return nil
 }
@@ -181,10 +189,10 @@ func (j *job) target(ctx context.Context) error {
 // finish commits what the command did, and merges it.
 func (j *job) finish(ctx context.Context, ended ending) error {
 	if err := j.place.leave(ctx); err != nil {
-		return j.kept(fmt.Errorf("not all of it is in the bucket: %w", err))
+		return j.kept(err)
 	}
 	if ended.never || ended.failed() && j.keep.value == "never" {
-		return errors.Join(ended.failure("nothing of it is kept"), j.drop(ctx))
+		return errors.Join(ended.failure("nothing of it is kept"), j.drop(ctx, ""))
 	}
 	message := j.message
 	if ended.failed() {
@@ -199,7 +207,7 @@ func (j *job) finish(ctx context.Context, ended ending) error {
 		return j.kept(err)
 	case m.ID == j.start.ID && j.keep.value != "always" && !j.noMerge:
 		fmt.Fprintf(j.err, "keifs: %s changed nothing\n", j.name)
-		return errors.Join(ended.failure("it changed nothing"), j.drop(ctx))
+		return errors.Join(ended.failure("it changed nothing"), j.forget(ctx, m))
 	}
 	if ended.failed() {
 		return ended.failure(fmt.Sprintf("what it did is on branch %s", j.name))
@@ -219,7 +227,16 @@ func (j *job) finish(ctx context.Context, ended ending) error {
 	if j.keep.value == "always" {
 		return nil
 	}
-	return j.drop(ctx)
+	return j.forget(ctx, m)
+}
+
+// forget deletes the branch, which is at m, unless something that the command
+// left running has written to it since.
+func (j *job) forget(ctx context.Context, m *commit.Manifest) error {
+	if err := j.drop(ctx, m.ID); err != nil {
+		return fmt.Errorf("%s was written to after the command had ended, or cannot be deleted, and is kept: %w", j.name, err)
+	}
+	return nil
 }
 
 // merge waits for the merges of other runs, one at a time.

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -33,12 +33,13 @@ func (j *job) makeBranch(ctx context.Context) error {
 	return fork(ctx, j.st, j.remote.back, j.name, j.start.ID)
 }
 
-// drop deletes the branch of the job.
-func (j *job) drop(ctx context.Context) error {
+// drop deletes the branch of the job. Where committed is a commit, what came
+// since stays, and the branch with it.
+func (j *job) drop(ctx context.Context, committed string) error {
 	if j.mount != nil {
-		return j.mount.ask(ctx, "/drop?name="+query(j.name))
+		return j.mount.ask(ctx, "/drop?name="+query(j.name)+"&committed="+committed)
 	}
-	return dropBranch(ctx, j.st, j.remote.back, j.name)
+	return dropBranch(ctx, j.st, j.remote.back, j.name, committed)
 }
 
 // openPlace returns the directory of the branch: in the mount that the command
@@ -73,52 +74,78 @@ func (j *job) ownMount() (*workplace, error) {
 	if err != nil {
 		return nil, fail(exitSystem, "%w", err)
 	}
-	root := filepath.Join(folder, "mount")
+	root, cache := filepath.Join(folder, "mount"), filepath.Join(folder, "cache")
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, errors.Join(fail(exitSystem, "%w", err), os.Remove(folder))
 	}
-	args := []string{"mount", "--cache-dir=" + filepath.Join(folder, "cache"), "--log-file=" + filepath.Join(folder, "log")}
+	args := []string{"mount", "--cache-dir=" + cache, "--log-file=" + filepath.Join(folder, "log")}
 	for name, value := range j.reach() {
 		args = append(args, "--"+name+"="+value)
 	}
 	m := mounting{settings: newSettings(j.shared), url: j.repository.url, dir: root}
 	m.logFile = filepath.Join(folder, "log")
-	if err := m.background(io.Discard, append(args, m.url, root)); err != nil {
+	daemon, _, err := m.start(append(args, m.url, root))
+	if err != nil {
 		return nil, fmt.Errorf("mount for the command: %w", errors.Join(err, os.RemoveAll(folder)))
 	}
 	leave := func(ctx context.Context) error {
-		if err := leaveMount(ctx, root); err != nil {
-			return fmt.Errorf("%w; see %s", err, m.logFile)
+		if err := endMount(ctx, root, daemon); err != nil {
+			return fmt.Errorf("%w; what is missing there is in %s, see %s", err, cache, m.logFile)
+		}
+		// By itself: where it still is a mount, it must not be emptied.
+		if err := os.Remove(root); err != nil {
+			return err
 		}
 		return os.RemoveAll(folder)
 	}
 	return &workplace{filepath.Join(root, j.name), leave}, nil
 }
 
-// leaveMount ends the mount at dir when everything is in the bucket. Who is
-// still in there has no mount any more.
-func leaveMount(ctx context.Context, dir string) error {
-	c, alive := findControl(dir, os.Geteuid())
-	if !alive {
-		return fmt.Errorf("the daemon of %s has ended", dir)
-	}
-	err := c.unmount(ctx)
-	if f, ok := errors.AsType[*failure](err); !ok || f.status != exitDir {
-		return err
-	}
-	pid, pidErr := c.pid()
-	if pidErr != nil {
-		return err
-	}
-	process, pidErr := unix.PidfdOpen(pid, 0)
-	if pidErr != nil {
+// unanswered is how long a daemon may take that was told not to wait for the
+// bucket any more.
+const unanswered = 30 * time.Second
+
+// endMount ends the mount at dir, whoever is in there, and returns when its
+// daemon, a child of this process, has ended. Nil: everything is in the bucket.
+// From the end of ctx on, the bucket is not waited for.
+func endMount(ctx context.Context, dir string, daemon *exec.Cmd) error {
+	process, err := unix.PidfdOpen(daemon.Process.Pid, 0)
+	if err != nil {
 		return err
 	}
 	defer unix.Close(process)
-	if err := unix.PidfdSendSignal(process, unix.SIGTERM, nil, 0); err != nil {
-		return err
+	var said error
+	if c, alive := findControl(dir, os.Geteuid()); alive { // else it is ending by itself
+		said = c.ask(ctx, "/unmount")
 	}
-	return waitProcess(ctx, process)
+	asked := ctx
+	if said != nil { // it is in use, or the bucket does not take everything
+		_ = daemon.Process.Signal(unix.SIGTERM) // it may have ended
+		if asked.Err() != nil {
+			var cancel context.CancelFunc
+			asked, cancel = context.WithTimeout(context.WithoutCancel(ctx), lookAgain)
+			defer cancel()
+		}
+	}
+	if waitProcess(asked, process) != nil {
+		_ = daemon.Process.Signal(unix.SIGTERM)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), unanswered)
+		defer cancel()
+		if err := waitProcess(last, process); err != nil {
+			return fmt.Errorf("not everything is in the bucket: the daemon of %s does not end", dir)
+		}
+	}
+	err = daemon.Wait()
+	if dead(dir) {
+		err = errors.Join(err, detach(dir))
+	}
+	if err != nil && said != nil {
+		err = said
+	}
+	if err != nil {
+		err = fmt.Errorf("not everything is in the bucket: %w", err)
+	}
+	return err
 }
 
 // waitLock is lock for what may take long.

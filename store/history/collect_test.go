@@ -102,7 +102,7 @@ func TestACollectionTakesWhatNothingReachesAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.st.Bucket().Drop(ctx, "dev"); err != nil {
+	if err := other.st.Bucket().Drop(ctx, "dev", ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.refs.Delete(ctx, ref, "gone"); err != nil {

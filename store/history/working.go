@@ -167,6 +167,16 @@ func (c *cursor) at(path string) (commit.Entry, bool, error) {
 	return c.e, c.more && c.err == nil && c.e.Path == path, c.err
 }
 
+// Uncommitted returns a path in which the working tree of a branch is another
+// than a commit; empty for none.
+func (r *Repo) Uncommitted(ctx context.Context, branch string, m *commit.Manifest) (path string, err error) {
+	now := r.Working(ctx, branch, "", []*commit.Manifest{m}, func(string) {})
+	for c, err := range Difference(r.commits.Tree(m).Walk(ctx, "", ""), now) {
+		return c.Path, err
+	}
+	return "", nil
+}
+
 // Difference yields what changed between two sequences of entries, by path.
 func Difference(a, b iter.Seq2[commit.Entry, error]) iter.Seq2[commit.Change, error] {
 	return func(yield func(commit.Change, error) bool) {

@@ -2,15 +2,24 @@ package overlay
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/keifs/keifs/backend"
 )
 
+// ErrUncommitted says that a branch has what the commit does not have that it
+// was to be deleted at.
+var ErrUncommitted = errors.New("it has what no commit has")
+
 // Drop deletes what a branch has of its own, its plain objects and then its
 // whiteouts, and keeps what commits name. It makes no whiteouts: until its ref
 // is gone, the branch shows its base. Who was interrupted runs it again.
-func (b *Bucket) Drop(ctx context.Context, branch string) error {
+//
+// Where committed names a commit, the objects that this does not have stay, and
+// with them the whiteouts: ErrUncommitted.
+func (b *Bucket) Drop(ctx context.Context, branch, committed string) error {
 	l, _ := b.at(branch + "/")
 	if l == nil || l.revision != "" {
 		return backend.Fail("drop", branch, backend.ErrInvalid, nil)
@@ -19,23 +28,45 @@ func (b *Bucket) Drop(ctx context.Context, branch string) error {
 	if err != nil {
 		return err
 	}
-	if err := b.drop(ctx, l, v, l.prefix); err != nil {
+	var only Snapshot
+	if committed != "" {
+		if only, err = b.snapshot(ctx, committed); err != nil {
+			return err
+		}
+	}
+	if err := b.drop(ctx, l, v, only, l.prefix); err != nil {
 		return err
 	}
-	return b.drop(ctx, nil, nil, whiteoutDir+branch+"/")
+	return b.drop(ctx, nil, nil, nil, whiteoutDir+branch+"/")
 }
 
 // dropAtOnce is how many objects are deleted by one request.
 const dropAtOnce = 1000
 
-// drop deletes what is below a prefix; of a layer, what has to be kept is.
-func (b *Bucket) drop(ctx context.Context, l *layer, v *view, prefix string) error {
+// drop deletes what is below a prefix, and if only is set no more than it has;
+// of a layer, what has to be kept is.
+func (b *Bucket) drop(ctx context.Context, l *layer, v *view, only Snapshot, prefix string) error {
 	var objects []backend.Deletion
+	var left error
 	for info, err := range backend.ListRecursive(ctx, b.raw, prefix) {
 		if err != nil {
 			return err
 		}
-		objects = append(objects, backend.Deletion{Key: info.Key})
+		o := backend.Deletion{Key: info.Key}
+		if rel := info.Key[len(prefix):]; only != nil && rel != "" { // the marker of a branch is in no commit
+			have, ok, err := only.Lookup(ctx, rel)
+			if err != nil {
+				return err
+			}
+			if !ok || have.ETag != info.ETag || !have.ModTime.Equal(info.ModTime) {
+				left = fmt.Errorf("%w: %s", ErrUncommitted, info.Key)
+				continue
+			}
+			if b.Caps().CondBatch {
+				o.IfMatch = info.ETag
+			}
+		}
+		objects = append(objects, o)
 	}
 	for batch := range slices.Chunk(objects, dropAtOnce) {
 		var changes []*change
@@ -49,7 +80,7 @@ func (b *Bucket) drop(ctx context.Context, l *layer, v *view, prefix string) err
 			return err
 		}
 	}
-	return nil
+	return left
 }
 
 func (b *Bucket) deleteAll(ctx context.Context, batch []backend.Deletion) error {

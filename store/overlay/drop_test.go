@@ -35,9 +35,9 @@ func TestADroppedBranchLeavesCommitsAsTheyWere(t *testing.T) {
 		for n := 1; ; n++ {
 			b := setup()
 			in := fault.New(fault.Rule{From: n, Times: fault.Always, Err: backend.ErrUnreachable})
-			err := overlay.New(in.Wrap(b.raw), overlay.Options{Commits: b.shelf}).Drop(background, "dev")
+			err := overlay.New(in.Wrap(b.raw), overlay.Options{Commits: b.shelf}).Drop(background, "dev", "")
 			check(b)
-			b.ok(b.client().Drop(background, "dev"))
+			b.ok(b.client().Drop(background, "dev", ""))
 			check(b)
 			same(t, "what is left", keys(t, b.raw, "dev/")+keys(t, b.raw, ".kei/whiteouts/"), "")
 			if err == nil {
@@ -45,7 +45,29 @@ func TestADroppedBranchLeavesCommitsAsTheyWere(t *testing.T) {
 			}
 		}
 	}
-	if err := fork(t, mem.Options{}).Drop(background, "dev@"+id("c")); !errors.Is(err, backend.ErrInvalid) {
+	if err := fork(t, mem.Options{}).Drop(background, "dev@"+id("c"), ""); !errors.Is(err, backend.ErrInvalid) {
 		t.Errorf("dropping a commit: %v", err)
+	}
+}
+
+func TestABranchThatIsDroppedAtACommitKeepsWhatCameSince(t *testing.T) {
+	for _, opts := range []mem.Options{{}, {Plain: true}} {
+		b := fork(t, opts, "a", "b")
+		b.put("dev/a", "committed")
+		b.put("dev/new", "committed")
+		b.ok(b.Delete(background, "dev/b", backend.Cond{}))
+		b.commit("dev", id("d"))
+		b.ref("dev", map[string]any{"head": id("d"), "base": id("c")})
+		b.put("dev/a", "changed")
+		b.put("dev/late", "made")
+		if err := b.client().Drop(background, "dev", id("d")); !errors.Is(err, overlay.ErrUncommitted) {
+			t.Errorf("error: %v", err)
+		}
+		same(t, "what is left", keys(t, b.raw, "dev/")+"; "+keys(t, b.raw, ".kei/whiteouts/dev/"), "a late; b")
+		b.commit("dev", id("e"))
+		b.ref("dev", map[string]any{"head": id("e"), "base": id("c")})
+		b.ok(b.client().Drop(background, "dev", id("e")))
+		same(t, "what is left", keys(t, b.raw, "dev/")+keys(t, b.raw, ".kei/whiteouts/"), "")
+		same(t, "the commit", read(b.client(), "dev@"+id("e")+"/late"), "made")
 	}
 }

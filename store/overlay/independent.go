@@ -26,7 +26,7 @@ func (b *Bucket) Hidden(ctx context.Context, branch string) (hides func(rel stri
 // DropWhiteouts deletes the whiteouts of a branch that has had no base for
 // longer than Belief.
 func (b *Bucket) DropWhiteouts(ctx context.Context, branch string) error {
-	return b.drop(ctx, nil, nil, whiteoutDir+branch+"/")
+	return b.drop(ctx, nil, nil, nil, whiteoutDir+branch+"/")
 }
 
 // AnyWhiteout says whether the branch has one.
