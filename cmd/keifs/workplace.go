@@ -139,8 +139,8 @@ func endMount(ctx context.Context, dir string, daemon *exec.Cmd) error {
 	if dead(dir) {
 		err = errors.Join(err, detach(dir))
 	}
-	if err != nil && said != nil {
-		err = said
+	if told, ok := errors.AsType[*failure](said); ok && err != nil {
+		err = told
 	}
 	if err != nil {
 		err = fmt.Errorf("not everything is in the bucket: %w", err)
