@@ -14,7 +14,6 @@ import (
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/history"
-	"github.com/keifs/keifs/store/overlay"
 	"github.com/keifs/keifs/store/refs"
 )
 
@@ -54,7 +53,7 @@ func branchError(name string, err error) error {
 
 // dropBranch deletes a branch and all that is in it. What commits name stays.
 // Where committed is the id of a commit, it is deleted only if it has nothing
-// else: overlay.ErrUncommitted.
+// else.
 func dropBranch(ctx context.Context, st *store.Store, back backend.Backend, name, committed string) error {
 	if err := store.ValidateBranch(name); err != nil {
 		return branchError(name, err)
@@ -71,7 +70,7 @@ func dropBranch(ctx context.Context, st *store.Store, back backend.Backend, name
 	}
 	host, _ := os.Hostname()
 	if committed != "" {
-		if err := unchangedSince(ctx, history.New(back, st, history.Options{Host: host}), name, committed); err != nil {
+		if err := history.New(back, st, history.Options{Host: host}).Unchanged(ctx, name, committed); err != nil {
 			return branchError(name, err)
 		}
 	}
@@ -88,18 +87,6 @@ func dropBranch(ctx context.Context, st *store.Store, back backend.Backend, name
 		err = nil // a branch without history
 	}
 	return branchError(name, err)
-}
-
-func unchangedSince(ctx context.Context, h *history.Repo, branch, id string) error {
-	m, err := h.Commits().Manifest(ctx, id)
-	if err != nil {
-		return err
-	}
-	path, err := h.Uncommitted(ctx, branch, m)
-	if err == nil && path != "" {
-		err = fmt.Errorf("%w: %s", overlay.ErrUncommitted, path)
-	}
-	return err
 }
 
 // materializeBranch gives a branch objects of its own for those of its base.

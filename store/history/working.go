@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 
 	"github.com/keifs/keifs/backend"
@@ -167,14 +168,21 @@ func (c *cursor) at(path string) (commit.Entry, bool, error) {
 	return c.e, c.more && c.err == nil && c.e.Path == path, c.err
 }
 
-// Uncommitted returns a path in which the working tree of a branch is another
-// than a commit; empty for none.
-func (r *Repo) Uncommitted(ctx context.Context, branch string, m *commit.Manifest) (path string, err error) {
+// Unchanged says whether the working tree of a branch is that of a commit:
+// overlay.ErrUncommitted.
+func (r *Repo) Unchanged(ctx context.Context, branch, id string) error {
+	m, err := r.commits.Manifest(ctx, id)
+	if err != nil {
+		return err
+	}
 	now := r.Working(ctx, branch, "", []*commit.Manifest{m}, func(string) {})
 	for c, err := range Difference(r.commits.Tree(m).Walk(ctx, "", ""), now) {
-		return c.Path, err
+		if err == nil {
+			err = fmt.Errorf("%w: %s", overlay.ErrUncommitted, c.Path)
+		}
+		return err
 	}
-	return "", nil
+	return nil
 }
 
 // Difference yields what changed between two sequences of entries, by path.
