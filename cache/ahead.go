@@ -25,6 +25,7 @@ func (m *metadata) askAhead(ctx context.Context, branch string, p store.Path, ti
 		if err == nil && fresh() && (newer == nil || newer.at.Before(at)) {
 			m.noticeLocked(branch, p, &e)
 			m.lru.add(key, &metaItem{at: at, entry: e, ticket: ticket}, 1)
+			m.kept.learn(branch, p, e)
 		}
 		return e, err
 	})

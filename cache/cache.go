@@ -70,6 +70,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	patchFrom, streamPart int64 // see the constants; less in tests
+	attributes            int   // that are kept on the disk, of the files asked about last; default 500,000
 }
 
 const (
@@ -166,6 +167,7 @@ func Open(_ context.Context, s *store.Store, opts Options) (*Cache, error) {
 	}
 	c.siblings = &siblings{c: c, budget: max(opts.Memory, 0) / 2 / aheadFraction}
 	c.tasks.Go(c.uploads.run)
+	c.tasks.Go(func() { c.meta.kept.run(c.quit) })
 	c.removals.start()
 	c.renames.start()
 	return c, nil
@@ -183,6 +185,9 @@ func (c *Cache) openDisk() (err error) {
 		}
 		if c.journal != nil {
 			err = errors.Join(err, c.journal.Close())
+		}
+		if c.meta.kept != nil {
+			c.meta.kept.shelf.Close()
 		}
 		c.dir.close()
 		if !errors.Is(err, journal.ErrForeign) {
@@ -205,6 +210,7 @@ func (c *Cache) openIn(d *dir) (err error) {
 	case err != nil:
 		return diskError(err)
 	}
+	c.meta.kept = openKept(d.path("attributes"), c.store, c.opts.attributes, c.log)
 	if c.chunk, err = openChunks(d.path("chunks"), c.store.BackendName(), c.opts.Size); err != nil {
 		return err
 	}

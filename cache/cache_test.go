@@ -298,7 +298,7 @@ func TestRequestsOfAFlow(t *testing.T) {
 				ok(t, err)
 			}
 		}
-	}, "LIST main/")
+	}) // it was listed when a second name was looked up
 	b.golden("names that a listing shows are not there", func() {
 		missing(t, tree, "nothing")
 		missing(t, tree, "nor this")

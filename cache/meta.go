@@ -20,7 +20,8 @@ import (
 // once, and an answer whose request began before the change is not remembered
 // after it.
 type metadata struct {
-	ttl    time.Duration            // negative: nothing is remembered nor shared
+	ttl    time.Duration // negative: nothing is remembered nor shared
+	kept   *kept
 	frozen func(branch string) bool // a branch that is a commit: what was said of it stays true
 	names  flights[metaKey, store.Entry]
 	lists  flights[pageKey, store.Page]
@@ -36,6 +37,7 @@ type metadata struct {
 	lru     *weighted[metaKey, *metaItem]
 	touched *weighted[metaKey, time.Time] // directories whose entries changed here, and when
 	flat    flatWalks
+	trails  *weighted[metaKey, *trail] // of directories in which names are looked up
 	stats   metaStats
 
 	errands errands // what nobody waits for
@@ -83,6 +85,7 @@ type metaItem struct {
 func newMetadata(ttl time.Duration, entries int, frozen func(branch string) bool) *metadata {
 	return &metadata{
 		ttl:     ttl,
+		trails:  newWeighted[metaKey, *trail](maxTrails, nil),
 		frozen:  frozen,
 		lru:     newWeighted[metaKey, *metaItem](int64(entries), nil),
 		touched: newWeighted[metaKey, time.Time](maxTouchedDirs, nil),
@@ -179,6 +182,12 @@ func (m *metadata) lookup(ctx context.Context, s *store.Store, p store.Path) (st
 	branch := s.CurrentBranch()
 	m.mu.Lock()
 	e, ask, err := m.knownLocked(branch, p)
+	if by := m.trailLocked(s, p, ask); by != byItself {
+		m.mu.Unlock()
+		m.listAround(ctx, s, p, by)
+		m.mu.Lock()
+		e, ask, err = m.knownLocked(branch, p)
+	}
 	switch {
 	case ask != known:
 		m.stats.misses++
@@ -235,6 +244,7 @@ func (m *metadata) noteLocked(branch string, p store.Path, at time.Time, e store
 	case err == nil:
 		m.noticeLocked(branch, p, &e)
 		m.lru.add(metaKey{branch, nameKind, p}, &metaItem{at: at, entry: e}, 1)
+		m.kept.learn(branch, p, e)
 	case errors.Is(err, store.ErrNotExist):
 		m.noticeLocked(branch, p, nil)
 		m.lru.add(metaKey{branch, nameKind, p}, &metaItem{at: at, absent: true}, 1)
@@ -321,6 +331,7 @@ func (m *metadata) askPage(ctx context.Context, s *store.Store, key metaKey, fro
 			return page, nil
 		}
 		page, err := s.ListPage(ctx, key.path, from)
+		m.kept.complete(key.branch, key.path, page.Entries)
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if err == nil && fresh() {

@@ -161,6 +161,9 @@ func (c *Cache) Close(ctx context.Context) error {
 		in.t.end(in)
 	}
 	err = errors.Join(append(kept, removed, err, diskError(c.journal.Close()))...)
+	if kerr := c.meta.kept.close(); kerr != nil {
+		c.log.Warn("attributes are not kept on the local disk", "err", kerr)
+	}
 	c.dir.close()
 	return err
 }

@@ -99,14 +99,7 @@ func (m *metadata) walkLocked(s *store.Store, key metaKey, from store.Cursor) *f
 		return nil
 	}
 	parent.list.readAt = time.Now()
-	w := m.flat.all[anchor]
-	if w == nil {
-		if m.flat.all == nil || len(m.flat.all) >= maxFlatWalks {
-			m.flat.all = map[metaKey]*flatWalk{}
-		}
-		w = &flatWalk{anchor: anchor}
-		m.flat.all[anchor] = w
-	}
+	w := m.flat.walkLocked(anchor)
 	if time.Since(w.used) > walkMemory || w.last != p {
 		*w = flatWalk{anchor: anchor, running: w.running}
 	}
@@ -163,6 +156,19 @@ func (m *metadata) beforeLocked(anchor metaKey, parent *dirList, dir store.Path)
 	at := position(last.Name(), store.ModeDir)
 	nothingBetween := before == "" || position(before, store.ModeDir).Compare(at) <= 0
 	return last, nothingBetween && at.Compare(place) < 0
+}
+
+// walkLocked is the walk through the subdirectories of a directory.
+func (f *flatWalks) walkLocked(anchor metaKey) *flatWalk {
+	w := f.all[anchor]
+	if w == nil {
+		if f.all == nil || len(f.all) >= maxFlatWalks {
+			f.all = map[metaKey]*flatWalk{}
+		}
+		w = &flatWalk{anchor: anchor}
+		f.all[anchor] = w
+	}
+	return w
 }
 
 // reach waits until the page of the directory is known by a flat listing.
@@ -236,6 +242,9 @@ func (m *metadata) listPiece(ctx context.Context, w *flatWalk, s *store.Store, p
 	for n := 1; ; n++ {
 		at := time.Now()
 		page, err := s.SubtreePage(ctx, p.anchor, p.pos)
+		for _, r := range page.Runs {
+			m.kept.complete(p.branch, r.Dir, r.Entries)
+		}
 		m.mu.Lock()
 		if err == nil {
 			for _, r := range page.Runs {

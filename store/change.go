@@ -53,6 +53,11 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 		case !caps.Metadata:
 			return Entry{}, fmt.Errorf("attributes of %q: %w: this store keeps no metadata", p, ErrUnsupported)
 		}
+		if waited, err := s.outwait(ctx, f.info); err != nil {
+			return Entry{}, err
+		} else if waited {
+			continue
+		}
 		opts := backend.PutOptions{Metadata: metadata, ContentType: f.ContentType}
 		if f.info.ETag != "" {
 			opts.Cond.IfMatch = f.info.ETag
@@ -72,8 +77,11 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 			if info.ModTime.IsZero() {
 				info.ModTime = time.Now()
 			}
-			return s.dirFound(p, &info).Entry, nil
+			e := s.dirFound(p, &info).Entry
+			e.Holds = provenByOwn(info)
+			return e, nil
 		case err == nil:
+			s.noteTrace(f.info.ETag, info.ETag)
 			return s.stored(p, caps, info, f.info.Size, metadata, f.ContentType), nil
 		case errors.Is(err, backend.ErrAmbiguous):
 			tried = metadata
@@ -115,6 +123,7 @@ func (s *Store) Mkdir(ctx context.Context, p Path, attr Attr) (Entry, error) {
 	metadata[metaNonce] = nonce()
 	opts := backend.PutOptions{Cond: backend.Cond{IfAbsent: true}, Metadata: metadata}
 	info, err := s.put(ctx, caps, pl.dir, backend.Bytes(nil), opts)
+	holds := provenByOwn(info)
 	switch {
 	case errors.Is(err, backend.ErrAmbiguous):
 		if info, err = s.b.Stat(ctx, pl.dir); err != nil {
@@ -137,7 +146,9 @@ func (s *Store) Mkdir(ctx context.Context, p Path, attr Attr) (Entry, error) {
 	if info.ModTime.IsZero() {
 		info.ModTime = time.Now()
 	}
-	return s.dirFound(p, &info).Entry, nil
+	e := s.dirFound(p, &info).Entry
+	e.Holds = holds
+	return e, nil
 }
 
 // making is what Mkdir begins with.

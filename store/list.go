@@ -32,6 +32,20 @@ type Cursor struct {
 // Behind is the place right behind the entry.
 func Behind(e Entry) Cursor { return Cursor{key: e.order(), set: true} }
 
+// Near is a place before the entry of that name, whatever it is, with few
+// others between them; the start where there is none.
+func Near(name string) Cursor {
+	key, _, err := keyComponent(name)
+	if err != nil {
+		return Cursor{}
+	}
+	_, size := utf8.DecodeLastRuneInString(key)
+	if key = key[:len(key)-size]; key == "" {
+		return Cursor{}
+	}
+	return Cursor{key: key, set: true}
+}
+
 // IsStart says whether c is before all entries.
 func (c Cursor) IsStart() bool { return !c.set }
 

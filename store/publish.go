@@ -167,7 +167,7 @@ func (s *Store) publish(ctx context.Context, pub publication) (Entry, error) {
 			return Entry{}, fail("publish", pub.path, err)
 		}
 		if won {
-			return s.published(pub, current), nil
+			return s.fileFound(pub.path, current).Entry, nil
 		}
 		if pub.opts.Exclusive {
 			return Entry{}, fmt.Errorf("%q: %w", pub.path, ErrExist)
@@ -196,7 +196,9 @@ func (s *Store) stored(p Path, caps backend.Caps, info backend.Info, size int64,
 		info.ModTime = time.Now()
 	}
 	info.Size, info.Metadata, info.ContentType = size, metadata, contentType
-	return s.fileFound(p, info).Entry
+	e := s.fileFound(p, info).Entry
+	e.Holds = provenByOwn(info)
+	return e
 }
 
 // alreadyThere says whether the object that is in the way is the publication

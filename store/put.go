@@ -34,6 +34,15 @@ var errSource = errors.New("the source was changed by somebody else")
 // put stores an object under a condition. It goes in parts where it is large;
 // where the bucket does not honour the condition, it is checked before.
 func (s *Store) put(ctx context.Context, caps backend.Caps, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {
+	begun := time.Now()
+	info, err := s.putOnce(ctx, caps, key, src, opts)
+	if err == nil {
+		s.noteOwn(key, &info, begun)
+	}
+	return info, err
+}
+
+func (s *Store) putOnce(ctx context.Context, caps backend.Caps, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {
 	if !caps.Metadata {
 		opts.Metadata = nil
 	}
@@ -173,7 +182,11 @@ func (s *Store) transfer(ctx context.Context, caps backend.Caps, src backend.Inf
 	if err := s.markAttrs(ctx, caps); err != nil {
 		return backend.Info{}, err
 	}
+	begun := time.Now()
 	info, err := s.transferOnce(ctx, caps, src, dst, opts, cheap)
+	if err == nil {
+		s.noteOwn(dst, &info, begun)
+	}
 	if err == nil || errors.Is(err, errSource) || !errors.Is(err, backend.ErrPrecondition) && !errors.Is(err, backend.ErrNotExist) {
 		return info, err
 	}

@@ -196,7 +196,10 @@ func (s *Store) lookDir(ctx context.Context, pl place) (found, error) {
 }
 
 func (s *Store) fileFound(p Path, info backend.Info) found {
-	e := Entry{Name: p.Name(), Attr: s.opts.decode(info, false), Size: info.Size, Version: info.ETag}
+	e := Entry{
+		Name: p.Name(), Attr: s.opts.decode(info, false), Size: info.Size, Version: info.ETag,
+		Changed: info.ModTime, Holds: provenBy(info),
+	}
 	_, mtime := parseTime(info.Metadata[metaMtime])
 	_, ctime := parseTime(info.Metadata[metaCtime])
 	e.stamped = mtime && ctime
@@ -210,7 +213,11 @@ func (s *Store) dirFound(p Path, marker *backend.Info) found {
 	if marker == nil {
 		return found{Entry: Entry{Name: p.Name(), Attr: s.opts.decode(backend.Info{ModTime: time.Unix(0, 0)}, true)}}
 	}
-	return found{Entry{Name: p.Name(), Attr: s.opts.decode(*marker, true), Marker: true}, *marker}
+	e := Entry{
+		Name: p.Name(), Attr: s.opts.decode(*marker, true), Marker: true,
+		Changed: marker.ModTime, Holds: provenBy(*marker),
+	}
+	return found{e, *marker}
 }
 
 // existsEmpty says whether a place of which nothing is listed is a directory

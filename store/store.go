@@ -39,6 +39,7 @@ type core struct {
 	log  *slog.Logger
 
 	attrs attrRecords
+	own   ownObjects
 
 	probing chan struct{}                // holds one token, for who probes
 	probed  atomic.Pointer[backend.Caps] // nil before the first change
@@ -171,6 +172,11 @@ func (s *Store) Name() string { return s.branch }
 
 // BackendName is the URL of the bucket.
 func (s *Store) BackendName() string { return s.b.Name() }
+
+// Defaults names what is shown of objects without attributes of their own.
+func (s *Store) Defaults() string {
+	return fmt.Sprintf("%d:%d %o %o", s.opts.UID, s.opts.GID, s.opts.FileMode, s.opts.DirMode)
+}
 
 // ReadOnly says whether every change is ErrReadOnly.
 func (s *Store) ReadOnly() bool { return s.opts.ReadOnly || s.b.Frozen(s.branch) }

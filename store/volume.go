@@ -233,8 +233,12 @@ type Entry struct {
 	Listed bool
 
 	// Changed is when the store took the object, by its own clock, as far as
-	// that was told. With the version it stands for the attributes, too.
+	// that was told.
 	Changed time.Time
+
+	// Holds are times of an object of this name, version and size for which
+	// it has these attributes, whatever happened since they were told.
+	Holds Times
 
 	// Marker: the directory has an object of its own, and so lives on
 	// when it is empty.

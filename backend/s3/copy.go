@@ -70,7 +70,7 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 		return backend.Info{}, backend.Fail("copy", dst, backend.ErrTransient, errors.New("the answer names no ETag"))
 	}
 	info.ETag, info.ModTime = unquote(out.CopyObjectResult.ETag), aws.ToTime(out.CopyObjectResult.LastModified)
-	info.VersionID, info.Date = b.version(out.VersionId), answered(out.ResultMetadata)
+	info.VersionID, info.Date = b.version(out.VersionId), date(out.ResultMetadata)
 	return info, nil
 }
 

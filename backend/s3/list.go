@@ -51,7 +51,7 @@ func (b *bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 	if err := l.parse(body); err != nil {
 		return backend.Page{}, backend.Fail("list", opts.Prefix, backend.ErrTransient, err)
 	}
-	page := backend.Page{Prefixes: l.prefixes, Objects: make([]backend.Info, 0, len(l.entries)), Date: answered(out.ResultMetadata)}
+	page := backend.Page{Prefixes: l.prefixes, Objects: make([]backend.Info, 0, len(l.entries)), Date: date(out.ResultMetadata)}
 	for _, e := range l.entries {
 		if e.Key > opts.After { // not every server knows start-after
 			page.Objects = append(page.Objects, e.Info)

@@ -63,7 +63,7 @@ func (b *bucket) headInfo(key string, out *s3.HeadObjectOutput) backend.Info {
 	return backend.Info{
 		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: unquote(out.ETag), ModTime: aws.ToTime(out.LastModified),
 		VersionID: b.version(out.VersionId), Metadata: told(out.Metadata), ContentType: aws.ToString(out.ContentType),
-		Date: answered(out.ResultMetadata),
+		Date: date(out.ResultMetadata),
 	}
 }
 
@@ -115,6 +115,7 @@ func (b *bucket) Get(ctx context.Context, key string, opts backend.GetOptions, f
 	info := backend.Info{
 		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: unquote(out.ETag), ModTime: aws.ToTime(out.LastModified),
 		VersionID: b.version(out.VersionId), Metadata: told(out.Metadata), ContentType: aws.ToString(out.ContentType),
+		Date: date(out.ResultMetadata),
 	}
 	body := &httpio.Body{Watch: w, Key: key, Reader: out.Body, Left: info.Size, Fail: func(err error) error {
 		return b.failBody(req, key, err)
@@ -181,7 +182,7 @@ func (b *bucket) Put(ctx context.Context, key string, src backend.Source, opts b
 	}
 	return backend.Info{
 		Key: key, Size: src.Size(), ETag: unquote(out.ETag), ModTime: answered(out.ResultMetadata), VersionID: b.version(out.VersionId),
-		Metadata: cloned(opts.Metadata), ContentType: opts.ContentType, Date: answered(out.ResultMetadata),
+		Metadata: cloned(opts.Metadata), ContentType: opts.ContentType, Date: date(out.ResultMetadata),
 	}, nil
 }
 
@@ -212,12 +213,20 @@ func unsigned(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 }
 
-// answered is the time of an answer, which is that of the change to about a second.
-func answered(m middleware.Metadata) time.Time {
+// date is when the store answered, by its own clock; zero where it does not say.
+func date(m middleware.Metadata) time.Time {
 	if resp, ok := awsmiddleware.GetRawResponse(m).(*smithyhttp.Response); ok {
 		if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 			return t
 		}
+	}
+	return time.Time{}
+}
+
+// answered is the time of an answer, which is that of the change to about a second.
+func answered(m middleware.Metadata) time.Time {
+	if t := date(m); !t.IsZero() {
+		return t
 	}
 	return time.Now().Truncate(time.Second)
 }

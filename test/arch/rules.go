@@ -19,6 +19,7 @@ func Keifs() Rules {
 		lru   = "github.com/hashicorp/golang-lru/v2/..."
 		unix  = "golang.org/x/sys/unix"
 		group = "golang.org/x/sync/..."
+		bolt  = "go.etcd.io/bbolt"
 		cobra = "github.com/spf13/..."
 		toml  = "github.com/BurntSushi/toml"
 	)
@@ -46,8 +47,9 @@ func Keifs() Rules {
 			"store/history":   {"backend", "store", "store/commit", "store/overlay", "store/refs"},
 			"store/storetest": {"backend", "backend/fault", "backend/file", "backend/mem", "store", "store/overlay"},
 
-			"cache":         {"backend", "cache/journal", "store", lru, group, unix},
+			"cache":         {"backend", "cache/journal", "cache/shelf", "store", lru, group, unix},
 			"cache/journal": {unix},
+			"cache/shelf":   {bolt},
 
 			"fs": {"backend", "store", fuse, unix},
 
