@@ -13,7 +13,7 @@ var _ store.Refresher = (*Cache)(nil)
 // is forgotten as well, as it tells of p.
 func (c *Cache) Refresh(branch string, p store.Path) {
 	if branch != "" {
-		c.meta.forget(branch, p, true)
+		c.forget(branch, p)
 	}
 	c.mu.Lock()
 	branches := slices.Collect(maps.Keys(c.trees))
@@ -21,13 +21,21 @@ func (c *Cache) Refresh(branch string, p store.Path) {
 	switch root, err := store.ParsePath(branch); {
 	case branch == "":
 		for _, b := range branches {
-			c.meta.forget(b, p, true)
+			c.forget(b, p)
 		}
 	case p.IsRoot() && err == nil: // the name of the branch
 		c.meta.forget("", root, true)
 	}
 	if p.IsRoot() {
 		c.store.Bucket().Forget()
+	}
+}
+
+// forget forgets p and all below it, on the disk too.
+func (c *Cache) forget(branch string, p store.Path) {
+	c.meta.forget(branch, p, true)
+	if err := c.meta.kept.drop(branch, p); err != nil {
+		c.log.Warn("attributes on the local disk are not forgotten", "branch", branch, "path", p, "err", err)
 	}
 }
 
