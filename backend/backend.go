@@ -98,6 +98,12 @@ type Source interface {
 	Size() int64
 }
 
+// Summed is a Source that may know the CRC-32C of its bytes, so that nobody has
+// to read it for that.
+type Summed interface {
+	CRC32C() (sum uint32, known bool)
+}
+
 // Cond is the condition of a change. The zero value is no condition. At most
 // one field is set, else ErrInvalid. Where Caps says that the bucket does not
 // honour a condition, it gives ErrUnsupported or is ignored: callers do without.
@@ -124,6 +130,10 @@ type PutOptions struct {
 	// Caps().Metadata is false.
 	Metadata    map[string]string
 	ContentType string // empty: application/octet-stream
+
+	// NoCopies, of an assembly, says that no part will be copied: there are
+	// stores that keep checksums of such assemblies only.
+	NoCopies bool
 }
 
 // ListOptions selects a page.

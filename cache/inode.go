@@ -369,7 +369,7 @@ func (in *inode) writeOnce(ctx context.Context, p []byte, off int64) (n int, end
 	end = off + int64(n)
 	if n > 0 {
 		in.entry.Size = max(in.entry.Size, end)
-		in.wroteLocked(off, int64(n))
+		in.wroteLocked(off, int64(n), p[:n])
 		in.streamLocked()
 	}
 	return n, end, err
@@ -399,13 +399,13 @@ func (in *inode) lockRange(ctx context.Context, off, n int64) error {
 	}
 }
 
-// wroteLocked notes a change of a range.
-func (in *inode) wroteLocked(off, n int64) {
+// wroteLocked notes a change of a range, by p unless that is nil.
+func (in *inode) wroteLocked(off, n int64, p []byte) {
 	if off <= in.filled {
 		in.filled = max(in.filled, off+n)
 	}
 	in.patch.wrote(off, n)
-	in.stream.wroteLocked(store.Range{Off: off, Len: n})
+	in.stream.wroteLocked(store.Range{Off: off, Len: n}, p)
 	in.changedLocked()
 }
 
@@ -440,7 +440,7 @@ func (in *inode) punch(ctx context.Context, off, n int64) error {
 	if n = min(n, in.entry.Size-off); n <= 0 {
 		return nil
 	}
-	in.wroteLocked(off, n)
+	in.wroteLocked(off, n, nil)
 	return in.file.punch(off, n)
 }
 

@@ -52,6 +52,7 @@ type stream struct {
 	record journal.ID
 
 	parts   []partState
+	sums    streamSums
 	sending int           // parts on the wire
 	ended   chan struct{} // closed and replaced when one of them has ended
 	halted  bool          // no more parts before the end, since one has failed
@@ -89,7 +90,10 @@ func (in *inode) slowLocked() bool {
 // beginLocked begins a stream.
 func (in *inode) beginLocked() {
 	c := in.t.c
-	s := &stream{in: in, file: in.file, begun: make(chan struct{}), ended: make(chan struct{}), base: in.entry.Version, attr: in.entry.Attr}
+	s := &stream{
+		in: in, file: in.file, begun: make(chan struct{}), ended: make(chan struct{}),
+		base: in.entry.Version, attr: in.entry.Attr, sums: newStreamSums(),
+	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	if c.start(func() { s.begin() }) != nil {
 		s.cancel()
@@ -133,7 +137,11 @@ func (s *stream) feedLocked() {
 	for s.sending < streamAtOnce {
 		n := len(s.parts)
 		r := s.up.Part(n)
-		if r.End() > s.in.filled || s.in.t.c.start(func() { s.sendPart(n, r) }) != nil {
+		if r.End() > s.in.filled {
+			return
+		}
+		src := s.sums.of(n, r, backend.Section(s.file.source(r.End()), r.Off, r.Len))
+		if s.in.t.c.start(func() { s.sendPart(n, src) }) != nil {
 			return
 		}
 		s.parts = append(s.parts, sending)
@@ -142,8 +150,8 @@ func (s *stream) feedLocked() {
 }
 
 // sendPart sends part n while the file is being written.
-func (s *stream) sendPart(n int, r store.Range) {
-	err := s.up.Send(backend.WithPriority(s.ctx, backend.Background), n, backend.Section(s.file.source(r.End()), r.Off, r.Len))
+func (s *stream) sendPart(n int, src backend.Source) {
+	err := s.up.Send(backend.WithPriority(s.ctx, backend.Background), n, src)
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
 	s.sending--
@@ -171,11 +179,16 @@ func (s *stream) sendingLocked(r store.Range) <-chan struct{} {
 	return nil
 }
 
-// wroteLocked notes that the range has changed: what was sent of it is sent
-// again in the end.
-func (s *stream) wroteLocked(r store.Range) {
-	if s == nil {
+// wroteLocked notes that the range has changed, by p where that is not nil:
+// what was sent of it is sent again in the end.
+func (s *stream) wroteLocked(r store.Range, p []byte) {
+	if s == nil || s.up == nil {
 		return
+	}
+	if p != nil {
+		s.sums.wrote(s.up, r.Off, p)
+	} else {
+		s.sums.drop(s.up, r)
 	}
 	for n := len(s.parts) - 1; n >= 0; n-- {
 		p := s.up.Part(n)
@@ -198,6 +211,9 @@ func (s *stream) mostlyLocked() bool {
 
 // cutLocked notes that the file ends there, and gives up where more was sent.
 func (in *inode) cutLocked(size int64) {
+	if s := in.stream; s != nil && s.up != nil {
+		s.sums.cut(s.up, size)
+	}
 	if size >= in.filled {
 		return
 	}
@@ -266,7 +282,8 @@ func (s *stream) finish(ctx context.Context, path store.Path, source backend.Sou
 	}
 	err := backend.Parallel(ctx, streamAtOnce, missing, func(ctx context.Context, n int) error {
 		r := s.up.Part(n)
-		return s.up.Send(ctx, n, backend.Section(source, r.Off, min(r.Len, source.Size()-r.Off)))
+		r.Len = min(r.Len, source.Size()-r.Off)
+		return s.up.Send(ctx, n, s.sums.of(n, r, backend.Section(source, r.Off, r.Len)))
 	})
 	if err != nil {
 		s.discard(s.up)

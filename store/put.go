@@ -74,6 +74,7 @@ func (s *Store) putOnce(ctx context.Context, caps backend.Caps, key string, src 
 	if err != nil {
 		return backend.Info{}, err
 	}
+	opts.NoCopies = true
 	return s.assemble(ctx, assembler, key, size, part, opts, func(ctx context.Context, a backend.Assembly, n int, off, length int64) error {
 		return a.PutPart(ctx, n, backend.Section(src, off, length))
 	})

@@ -38,6 +38,7 @@ func (s *Store) BeginUpload(ctx context.Context, p Path, part int64, opts Publis
 		return nil, fail("upload", p, backend.ErrUnsupported)
 	}
 	put := pub.putOptions(cond)
+	put.NoCopies = true
 	if !caps.Metadata {
 		put.Metadata = nil
 	}
@@ -71,6 +72,17 @@ func (u *Upload) Part(n int) Range {
 		size *= 2
 	}
 	return Range{at + int64(n)*size, size}
+}
+
+// PartAt is the number of the part that has the byte at off.
+func (u *Upload) PartAt(off int64) int {
+	n, at, size := 0, int64(0), u.part
+	for u.step > 0 && off-at >= int64(u.step)*size {
+		at += int64(u.step) * size
+		n += u.step
+		size *= 2
+	}
+	return n + int((off-at)/size)
 }
 
 // ID is what Store.DiscardUpload knows the upload by; empty where the store

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -77,7 +78,8 @@ type bucket struct {
 	prefix   string // empty, or ending in '/'
 	url      string
 	caps     backend.Caps
-	encodes  bool // listings can name every key
+	encodes  bool        // listings can name every key
+	sumless  atomic.Bool // uploads in parts cannot declare checksums
 	log      *slog.Logger
 	class    types.StorageClass
 	sse      types.ServerSideEncryption

@@ -208,7 +208,7 @@ func TestBodiesArePlain(t *testing.T) {
 			}
 		case "POST uploads":
 			if v := r.Header.Get("X-Amz-Checksum-Algorithm"); v != "" {
-				t.Errorf("an upload declares %s: servers then refuse to copy parts", v)
+				t.Errorf("an upload that copies declares %s: servers then refuse to copy parts", v)
 			}
 		}
 	}
