@@ -319,11 +319,13 @@ func TestMappingsReadAndWrite(t *testing.T) {
 		for _, how := range []string{"close", "msync", "late"} {
 			t.Run(how, func(t *testing.T) {
 				b := bucket()
-				root, s := mountVolume(t, open(t, b), Options{})
+				vol := open(t, b)
+				root, s := mountVolume(t, vol, Options{})
 				name := filepath.Join(mainBranch(t, root), "file")
 				write(t, name, strings.Repeat("x", 8192))
 				run(t, "mmap", name, how)
-				must(t, s.Unmount()) // what was written late is stored by then
+				must(t, s.Unmount()) // what was written late is here by then
+				must(t, vol.Sync(t.Context()))
 				want := []byte(strings.Repeat("x", 8192))
 				copy(want[5000:], "through the mapping")
 				if how == "late" {

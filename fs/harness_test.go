@@ -32,13 +32,20 @@ func direct(t *testing.T, b backend.Backend) store.Volume {
 	return vol
 }
 
-func cached(t *testing.T, b backend.Backend) store.Volume {
-	vol, err := cache.Open(t.Context(), openStore(t, b), cache.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
+func cached(t *testing.T, b backend.Backend) store.Volume { return cachedBy(cache.Options{})(t, b) }
+
+// cachedBy is cached with options.
+func cachedBy(opts cache.Options) newVolume {
+	return func(t *testing.T, b backend.Backend) store.Volume {
+		opts := opts
+		opts.Dir = t.TempDir()
+		vol, err := cache.Open(t.Context(), openStore(t, b), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { vol.Close(context.Background()) })
+		return vol
 	}
-	t.Cleanup(func() { vol.Close(context.Background()) })
-	return vol
 }
 
 func openStore(t *testing.T, b backend.Backend) *store.Store { return openKnown(t, b, nil) }
@@ -54,6 +61,14 @@ func openKnown(t *testing.T, b backend.Backend, caps *backend.Caps) *store.Store
 
 // onVolumes runs a test on every volume there is.
 func onVolumes(t *testing.T, test func(t *testing.T, open newVolume)) {
+	onPatientVolumes(t, test)
+	t.Run("write-back", func(t *testing.T) { test(t, cachedBy(cache.Options{WriteBack: true})) })
+	t.Run("write-back, synced", func(t *testing.T) { test(t, cachedBy(cache.Options{WriteBack: true, JournalSync: true})) })
+}
+
+// onPatientVolumes runs a test on those whose close waits for the bucket, so
+// that another mount, or a commit, has what was closed.
+func onPatientVolumes(t *testing.T, test func(t *testing.T, open newVolume)) {
 	for name, open := range map[string]newVolume{"direct": direct, "cache": cached} {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}

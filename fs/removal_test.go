@@ -35,7 +35,7 @@ func keys(t *testing.T, b backend.Backend) []string {
 }
 
 func TestWhatIsRemovedIsGoneAtOnceAndFromTheBucketAfterAFsync(t *testing.T) {
-	onVolumes(t, func(t *testing.T, open newVolume) {
+	onPatientVolumes(t, func(t *testing.T, open newVolume) {
 		shared := bucket()
 		dir := mountBranch(t, shared, open)
 		tree := filepath.Join(dir, "tree")

@@ -55,7 +55,7 @@ func committed(t *testing.T, b backend.Backend, last *refs.Ref) (id string, ref 
 }
 
 func TestACommitIsAReadOnlyDirectory(t *testing.T) {
-	onVolumes(t, func(t *testing.T, open newVolume) {
+	onPatientVolumes(t, func(t *testing.T, open newVolume) {
 		record := fault.New()
 		b := record.Wrap(bucket())
 		dir := mountBranch(t, b, open)
@@ -105,7 +105,7 @@ func TestACommitIsAReadOnlyDirectory(t *testing.T) {
 }
 
 func TestAFileIsRestoredFromACommitByTheStore(t *testing.T) {
-	onVolumes(t, func(t *testing.T, open newVolume) {
+	onPatientVolumes(t, func(t *testing.T, open newVolume) {
 		record := fault.New()
 		b := record.Wrap(bucket())
 		dir := mountBranch(t, b, open)

@@ -26,7 +26,7 @@ func onTwoMounts(t *testing.T, test func(t *testing.T, a, b string)) {
 }
 
 func onTwoMountsOf(t *testing.T, test func(t *testing.T, shared backend.Backend, a, b string)) {
-	onVolumes(t, func(t *testing.T, open newVolume) {
+	onPatientVolumes(t, func(t *testing.T, open newVolume) {
 		shared := bucket()
 		var dirs [2]string
 		for i := range dirs {

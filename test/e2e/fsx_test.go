@@ -6,26 +6,32 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 )
 
 // TestFSX exercises one file with random reads, writes, truncates and shared
-// mappings, and compares each step with a copy in memory. The seed is in the
-// test's name: run it again with -run.
+// mappings, and compares each step with a copy in memory, in each mode of the
+// cache. The seed is in the test's name: run it again with -run.
 func TestFSX(t *testing.T) {
-	h := newHost(t)
-	m := h.mount("file://" + t.TempDir())
-	m.sh(".", "mkdir main")
-	for seed := range uint64(4) {
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			x := &fsx{t: t, path: m.path("main", fmt.Sprintf("fsx-%d", seed)), r: rand.New(rand.NewPCG(seed, 2))}
+	for seed, flags := range [][]string{nil, {"--write-back"}, {"--write-back", "--journal-sync"}, {"--cache=off"}} {
+		t.Run(fmt.Sprintf("seed=%d%s", seed, strings.Join(flags, "")), func(t *testing.T) {
+			store := "file://" + t.TempDir()
+			m := newHost(t).mount(store, flags...)
+			m.sh(".", "mkdir main")
+			x := &fsx{t: t, path: m.path("main", "fsx"), r: rand.New(rand.NewPCG(uint64(seed), 2))}
 			x.open()
-			defer func() { x.f.Close() }()
 			for x.step = range 25_000 {
 				x.one()
 			}
 			x.compareAll()
+			x.must(x.f.Close())
+			m.umount()
+			m.start(store, "--cache=off")
+			stored, err := os.ReadFile(x.path)
+			x.must(err)
+			x.equal(stored, x.want)
 		})
 	}
 }
