@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -95,6 +98,50 @@ func TestWritersShareADiskThatIsTooSmallForThem(t *testing.T) {
 					t.Errorf("%d: the object has %d bytes, want %d, or others", i, len(got), len(text))
 				}
 			}
+		})
+	}
+}
+
+// A store that takes a minute for each request makes its writers wait, and
+// nothing else: neither the disk nor what is on the wire grows.
+func TestASlowStoreMakesItsWritersWait(t *testing.T) {
+	for what, writeBack := range map[string]bool{"write-through": false, "write-back": true} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, opts := newStreams(t)
+				opts.WriteBack = writeBack
+				c, tree := b.open(opts)
+				const disk, writers, piece = 64 * kib, 4, 4 * kib
+				smallDisk(c, disk)
+				var sending, most atomic.Int64
+				b.faults.Add(fault.Rule{Op: "putpart", Times: fault.Always, Do: func(context.Context, *backend.Op) error {
+					most.Store(max(most.Load(), sending.Add(1)))
+					time.Sleep(time.Minute)
+					sending.Add(-1)
+					return nil
+				}})
+				text := letters(30 * piece)
+				var group sync.WaitGroup
+				for i := range writers {
+					group.Go(func() {
+						f := create(t, tree, fmt.Sprint(i), false)
+						for off := 0; off < len(text); off += piece {
+							write(t, f, int64(off), text[off:off+piece])
+						}
+						closeFile(t, f)
+					})
+				}
+				group.Wait()
+				ok(t, c.Close(t.Context()))
+				for i := range writers {
+					if got := b.get(fmt.Sprint("main/", i)); got != text {
+						t.Errorf("%d: the object has %d bytes, want %d, or others", i, len(got), len(text))
+					}
+				}
+				if n := most.Load(); n == 0 || n > writers*streamAtOnce {
+					t.Errorf("%d parts on the wire at once", n)
+				}
+			})
 		})
 	}
 }
