@@ -114,8 +114,8 @@ func (r *Refs) Repair(ctx context.Context, branch string) (repaired bool, err er
 	}
 	now, err := r.read(ctx, key(branch), branch)
 	switch {
-	case err == nil && now.Generation >= last.Generation && !last.Deleted:
-		return false, nil
+	case err == nil && (now.Generation > last.Generation || now.Generation == last.Generation && !last.Deleted):
+		return false, nil // it is, or goes further than the log did when it was listed
 	case errors.Is(err, backend.ErrNotExist):
 		if last.Deleted {
 			return false, nil

@@ -197,6 +197,52 @@ func TestWhoDiesBetweenLogAndRefIsFinishedByTheNext(t *testing.T) {
 	})
 }
 
+// listed runs a hook once, after a listing.
+type listed struct {
+	backend.Backend
+	after func()
+}
+
+func (l *listed) ListPage(ctx context.Context, opts backend.ListOptions) (backend.Page, error) {
+	page, err := l.Backend.ListPage(ctx, opts)
+	if after := l.after; after != nil {
+		l.after = nil
+		after()
+	}
+	return page, err
+}
+
+// Who repairs has seen the log end with the deletion, and then the ref of the
+// branch that somebody made anew.
+func TestARepairLeavesABranchThatIsMadeAnewMeanwhile(t *testing.T) {
+	t.Parallel()
+	stores(t, func(t *testing.T, b backend.Backend, opts Options) {
+		ctx := t.Context()
+		r := New(b, opts)
+		ref, err := r.Create(ctx, "main", Ref{Head: id(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Delete(ctx, ref, "gone"); err != nil {
+			t.Fatal(err)
+		}
+		hook := &listed{Backend: b, after: func() {
+			if _, err := r.Create(ctx, "main", Ref{Head: id(2)}); err != nil {
+				t.Error(err)
+			}
+		}}
+		if repaired, err := New(hook, opts).Repair(ctx, "main"); repaired || err != nil {
+			t.Errorf("repaired %v, %v", repaired, err)
+		}
+		if there, err := backend.Exists(ctx, b, key("main")); err != nil || !there {
+			t.Errorf("the ref is there: %v, %v", there, err)
+		}
+		if ref, err := r.Load(ctx, "main"); err != nil || ref.Head != id(2) {
+			t.Error(ref, err)
+		}
+	})
+}
+
 func TestAnAnswerThatGotLostIsNoLostRace(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
