@@ -1,6 +1,7 @@
 package history
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -34,10 +35,15 @@ type announcement struct {
 	Host   string    `json:"host"`
 	Time   time.Time `json:"time"`
 	Count  int       `json:"count"` // makes each another version
+	Nonce  string    `json:"nonce,omitempty"`
 
 	r     *Repo
 	key   string
 	since time.Time // before it was sent last
+
+	// Of one that only one can make: what the bucket honours, and the version.
+	only *backend.Caps
+	etag string
 }
 
 func (r *Repo) announcement() *announcement {
@@ -55,7 +61,19 @@ func (a *announcement) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.r.raw.Put(ctx, a.key, backend.Bytes(data), backend.PutOptions{ContentType: "application/json"})
+	opts := backend.PutOptions{ContentType: "application/json"}
+	if a.only != nil {
+		opts.Cond = a.unchanged()
+	}
+	info, err := a.r.raw.Put(ctx, a.key, backend.Bytes(data), opts)
+	if a.only != nil && errors.Is(err, backend.ErrPrecondition) {
+		var there []byte // perhaps of the answer that got lost
+		there, info, err = backend.ReadAll(ctx, a.r.raw, a.key, maxRecord)
+		if err == nil && !bytes.Equal(there, data) || errors.Is(err, backend.ErrNotExist) {
+			err = errTaken
+		}
+	}
+	a.etag = info.ETag
 	if err == nil && !before.IsZero() && elapsed(before) >= sweepDead {
 		err = errLapsed
 	}
@@ -76,7 +94,7 @@ func (a *announcement) during(ctx context.Context, fn func(context.Context) erro
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(sweepFor)
+		tick := time.NewTicker(a.r.pace.renew)
 		defer tick.Stop()
 		for {
 			select {
@@ -106,6 +124,9 @@ func (a *announcement) during(ctx context.Context, fn func(context.Context) erro
 func (a *announcement) takeBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
+	if a.only != nil {
+		return gone(a.r.st.Erase(ctx, a.key, a.etag))
+	}
 	err := a.r.raw.Delete(ctx, a.key, backend.Cond{})
 	if errors.Is(err, backend.ErrNotExist) {
 		return nil

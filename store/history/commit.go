@@ -2,15 +2,12 @@ package history
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/keifs/keifs/backend"
-	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/commit"
 	"github.com/keifs/keifs/store/overlay"
 	"github.com/keifs/keifs/store/refs"
@@ -35,7 +32,7 @@ type CommitOptions struct {
 }
 
 // Commit makes a commit of what the branch has now. ErrNothing,
-// store.ErrNotExist, refs.ErrNoConditions. After many lost races in a row the
+// store.ErrNotExist, refs.ErrNoConditions, ErrUnmarked. After many lost races in a row the
 // commit is kept on a branch of its own: *ParkedError.
 func (r *Repo) Commit(ctx context.Context, branch string, opts CommitOptions) (m *commit.Manifest, err error) {
 	if opts.Skipped == nil {
@@ -115,143 +112,6 @@ func (r *Repo) ends(ctx context.Context, ref *refs.Ref) (head, base *commit.Mani
 		head, err = r.commits.Manifest(ctx, ref.Head)
 	}
 	return head, base, err
-}
-
-// taking is a commit that is being made: from its beginning on, nobody
-// destroys what the branch has without keeping it.
-type taking struct {
-	r     *Repo
-	token string
-	since time.Time // before it was marked
-	ref   *refs.Ref
-	done  bool
-}
-
-// What the log says of a mark that came and went.
-const (
-	begins = "commit begins"
-	ended  = "nothing came of it"
-)
-
-// IsMark says whether a generation only says that a commit is being made.
-func IsMark(ref *refs.Ref) bool { return ref.Why == begins || ref.Why == ended }
-
-// begin marks the branch, and returns when everybody goes by the mark.
-func (r *Repo) begin(ctx context.Context, branch string) (*taking, error) {
-	t := &taking{r: r, token: fmt.Sprintf("%s/%s", r.opts.Host, rand.Text()[:8]), since: time.Now()}
-	err := t.mark(ctx, branch)
-	if err != nil {
-		return nil, err
-	}
-	// Who deletes garbage sees the mark, or is seen; then, as a collection may
-	// have taken a pin that a mount goes by, its changes are waited for, too.
-	if err = r.unswept(ctx); err == nil {
-		err = r.opts.Settle(ctx)
-	}
-	if err != nil {
-		t.end(ctx)
-		return nil, err
-	}
-	r.st.Bucket().Forget()
-	return t, nil
-}
-
-func settle(ctx context.Context) error { return pause(ctx, overlay.Belief) }
-
-func (t *taking) mark(ctx context.Context, branch string) error {
-	for range attempts {
-		ref, err := t.r.refs.Load(ctx, branch)
-		if errors.Is(err, backend.ErrNotExist) {
-			if there, err := t.r.st.BranchExists(ctx, branch); err != nil || !there {
-				return errors.Join(err, fmt.Errorf("branch %q: %w", branch, store.ErrNotExist))
-			}
-			t.ref, err = t.r.refs.Create(ctx, branch, refs.Ref{Committing: t.token, Why: begins})
-			if err == nil || !errors.Is(err, refs.ErrExist) {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		next := *ref
-		next.Committing = with(ref.Committing, t.token)
-		next.Why = begins
-		t.ref, err = t.r.refs.Advance(ctx, ref, next)
-		if err == nil || !errors.Is(err, refs.ErrLost) {
-			return err
-		}
-	}
-	return fmt.Errorf("branch %q: %w", branch, refs.ErrLost)
-}
-
-// finish advances the branch to next, whose Base is that of now, and takes the
-// mark away. refs.ErrLost where the branch has another head by now: t.ref is
-// what it has then, and the mark is still there. That others only began is no loss.
-func (t *taking) finish(ctx context.Context, next refs.Ref) error {
-	if elapsed(t.since) > commitWithin {
-		return fmt.Errorf("branch %q: it took more than %v, so that a collection of garbage may not have waited for it: try again", t.ref.Branch, commitWithin)
-	}
-	head := t.ref.Head
-	for range attempts {
-		next.Base = t.ref.Base
-		next.Committing = without(t.ref.Committing, t.token)
-		ref, err := t.r.refs.Advance(ctx, t.ref, next)
-		if err == nil {
-			t.ref, t.done = ref, true
-			t.r.st.Bucket().Forget()
-			return nil
-		}
-		if !errors.Is(err, refs.ErrLost) {
-			return err
-		}
-		if ref, err = t.r.refs.Load(ctx, t.ref.Branch); err != nil {
-			return err
-		}
-		if ref.Nonce == t.ref.Nonce {
-			continue
-		}
-		t.ref = ref
-		if t.ref.Head != head {
-			return fmt.Errorf("branch %q: %w", t.ref.Branch, refs.ErrLost)
-		}
-	}
-	return fmt.Errorf("branch %q: %w", t.ref.Branch, refs.ErrLost)
-}
-
-// end takes the mark away where nothing came of it. Where that fails it stays,
-// and costs pins that nobody needs.
-func (t *taking) end(ctx context.Context) {
-	if t.done {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	next := *t.ref
-	next.Why = ended
-	for range attempts {
-		next.Committing = without(t.ref.Committing, t.token)
-		next.Head, next.Base, next.Rewound = t.ref.Head, t.ref.Base, t.ref.Rewound
-		_, err := t.r.refs.Advance(ctx, t.ref, next)
-		if !errors.Is(err, refs.ErrLost) {
-			return
-		}
-		if t.ref, err = t.r.refs.Load(ctx, t.ref.Branch); err != nil {
-			return
-		}
-	}
-}
-
-// maxTokens bounds the marks of a ref; more are of commits that died.
-const maxTokens = 20
-
-func with(marks, token string) string {
-	all := append(strings.Fields(marks), token)
-	return strings.Join(all[max(0, len(all)-maxTokens):], " ")
-}
-
-func without(marks, token string) string {
-	return strings.Join(slices.DeleteFunc(strings.Fields(marks), func(s string) bool { return s == token }), " ")
 }
 
 // ParkedError says that a commit could not become that of its branch, and

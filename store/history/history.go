@@ -39,7 +39,12 @@ type Repo struct {
 	commits *commit.Repo
 	refs    *refs.Refs
 	find    *overlay.History
+	pace    pace
 }
+
+// pace is how often who works alone says that he is there, how often others look,
+// and for how long they take him to be when he says nothing.
+type pace struct{ renew, look, dead time.Duration }
 
 // New returns the history of a bucket, and of the store over it. It sends no
 // request.
@@ -52,6 +57,7 @@ func New(raw backend.Backend, st *store.Store, opts Options) *Repo {
 	}
 	return &Repo{
 		raw: raw, st: st, opts: opts, commits: commit.New(raw, opts.Commit), find: overlay.NewHistory(raw),
+		pace: pace{renew: sweepFor, look: look, dead: sweepDead},
 		refs: refs.New(raw, refs.Options{Host: opts.Host, SingleWriter: opts.SingleWriter, Now: opts.Now, Caps: st.Prober}),
 	}
 }

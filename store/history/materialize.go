@@ -9,17 +9,24 @@ import (
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/overlay"
-	"github.com/keifs/keifs/store/refs"
 )
 
 // materializeAtOnce is how many copies are made before whiteouts are looked at.
 const materializeAtOnce = 1000
 
+// aloneDir is where who makes a branch independent announces it, and
+// materializes how the token of his mark ends.
+const (
+	aloneDir     = ".kei/independent/"
+	materializes = "/independent"
+)
+
 // Materialize gives a branch plain objects of its own for all that it shows of
 // its base, by copies on the server, and then it has no base any more. It
 // returns how many were copied. What others change meanwhile stays as they
-// leave it; who was interrupted runs it again, and what is there is left.
-// overlay.ErrLost where some content of the base is gone.
+// leave it; who was interrupted runs it again, and what is there is left: after
+// a crash that waits a minute. overlay.ErrLost where some content of the base is
+// gone; an error where somebody else does the same.
 func (r *Repo) Materialize(ctx context.Context, branch string, progress func(done int64)) (copied int64, err error) {
 	ref, err := r.refs.Load(ctx, branch)
 	if errors.Is(err, backend.ErrNotExist) {
@@ -31,64 +38,94 @@ func (r *Repo) Materialize(ctx context.Context, branch string, progress func(don
 	if ref.Base == "" {
 		return 0, r.dropWhiteouts(ctx, branch) // which a crash may have left
 	}
-	if _, err := r.st.Prober(ctx); err != nil {
-		return 0, err
-	}
-	t, err := r.begin(ctx, branch)
+	a, err := r.alone(ctx, aloneDir+branch+".json")
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("branch %q is to be made independent: %w", branch, err)
 	}
-	defer func() { t.end(ctx) }()
-	base, plain := t.ref.Base, r.st.Plain()
-	if base == "" { // who died had come to the end
-		return 0, r.dropWhiteouts(ctx, branch)
+	defer func() { err = errors.Join(err, a.takeBack(ctx)) }()
+	err = a.during(ctx, func(ctx context.Context) error {
+		t, err := r.beginAs(ctx, branch, materializes)
+		if err != nil {
+			return err
+		}
+		defer func() { t.end(ctx) }()
+		if t.ref.Base != "" { // else who was here before had come to the end
+			m := &materialization{r: r, plain: r.st.Plain(), branch: branch, base: t.ref.Base}
+			err = m.run(ctx, func() { progressed(progress, m.copied) })
+			if copied = m.copied; err != nil {
+				return err
+			}
+			if err := t.independent(ctx); err != nil {
+				return err
+			}
+		}
+		return r.dropWhiteouts(ctx, branch)
+	})
+	return copied, err
+}
+
+func progressed(progress func(int64), n int64) {
+	if progress != nil {
+		progress(n)
+	}
+}
+
+// materialization is the copies of one.
+type materialization struct {
+	r            *Repo
+	plain        *store.Store // in which branches have no bases
+	branch, base string
+	copied       int64
+}
+
+// run copies what the branch shows of its base, and takes away what who died
+// has copied although it was deleted meanwhile.
+func (m *materialization) run(ctx context.Context, looked func()) error {
+	hides, err := m.r.st.Bucket().Hidden(ctx, m.branch)
+	if err != nil {
+		return err
 	}
 	var batch []overlay.Object
 	flush := func() error {
-		n, err := r.copyDown(ctx, plain, branch, base, batch)
-		copied += n
-		if progress != nil {
-			progress(copied)
-		}
+		n, err := m.copyDown(ctx, batch)
+		m.copied += n
+		looked()
 		batch = batch[:0]
 		return err
 	}
-	for o, err := range r.st.Bucket().Walk(ctx, branch, "") {
+	for o, err := range m.r.st.Bucket().Walk(ctx, m.branch, "") {
+		switch {
+		case err != nil:
+			return err
+		case o.Inherited:
+			batch = append(batch, o)
+		case hides(o.Rel):
+			err = m.takeAway(ctx, o.Rel, o.ETag, false)
+		}
+		if err == nil && len(batch) == materializeAtOnce {
+			err = flush()
+		}
 		if err != nil {
-			return copied, err
-		}
-		if !o.Inherited {
-			continue
-		}
-		if batch = append(batch, o); len(batch) == materializeAtOnce {
-			if err := flush(); err != nil {
-				return copied, err
-			}
+			return err
 		}
 	}
-	if err := flush(); err != nil {
-		return copied, err
-	}
-	if err := t.independent(ctx, base); err != nil {
-		return copied, err
-	}
-	return copied, r.dropWhiteouts(ctx, branch)
+	return flush()
 }
 
 // copyDown makes plain objects of some of the base's. One that somebody hides
 // at the same moment is taken away again: he may have looked for it before it
 // came. Whoever hides one later finds it.
-func (r *Repo) copyDown(ctx context.Context, plain *store.Store, branch, base string, objects []overlay.Object) (int64, error) {
+func (m *materialization) copyDown(ctx context.Context, objects []overlay.Object) (int64, error) {
 	var mu sync.Mutex
 	made := map[string]string{} // versions, by path
 	err := backend.Parallel(ctx, atOnce, objects, func(ctx context.Context, o overlay.Object) error {
-		src, err := plain.Bucket().Stat(ctx, branch+"@"+base+"/"+o.Rel)
+		src, err := m.plain.Bucket().Stat(ctx, m.branch+"@"+m.base+"/"+o.Rel)
 		if err != nil {
 			return fmt.Errorf("%s: %w", o.Rel, err)
 		}
-		info, err := plain.Transfer(ctx, src, branch+"/"+o.Rel, backend.PutOptions{
-			Cond: backend.Cond{IfAbsent: true}, Metadata: plain.Lasting(src), ContentType: src.ContentType,
-		})
+		opts := backend.PutOptions{Cond: backend.Cond{IfAbsent: true}, Metadata: m.plain.Lasting(src), ContentType: src.ContentType}
+		opts.Metadata[metaMark] = m.mark()
+		info, err := m.plain.Transfer(ctx, src, m.branch+"/"+o.Rel, opts)
 		switch {
 		case errors.Is(err, backend.ErrPrecondition):
 			return nil // somebody else made one
@@ -105,47 +142,38 @@ func (r *Repo) copyDown(ctx context.Context, plain *store.Store, branch, base st
 	if len(made) == 0 {
 		return 0, err
 	}
-	hides, hiddenErr := r.st.Bucket().Hidden(context.WithoutCancel(ctx), branch)
+	ctx = context.WithoutCancel(ctx)
+	hides, hiddenErr := m.r.st.Bucket().Hidden(ctx, m.branch)
 	if hiddenErr != nil {
 		return 0, errors.Join(err, hiddenErr)
 	}
 	for rel, version := range made {
-		if !hides(rel) {
-			continue
-		}
-		delete(made, rel)
-		eraseErr := r.st.Erase(context.WithoutCancel(ctx), branch+"/"+rel, version)
-		if eraseErr != nil && !errors.Is(eraseErr, backend.ErrNotExist) && !errors.Is(eraseErr, backend.ErrPrecondition) {
-			err = errors.Join(err, eraseErr)
+		if hides(rel) {
+			delete(made, rel)
+			err = errors.Join(err, m.takeAway(ctx, rel, version, true))
 		}
 	}
 	return int64(len(made)), err
 }
 
-// independent takes base and mark away from the branch.
-func (t *taking) independent(ctx context.Context, base string) error {
-	for range attempts {
-		next := *t.ref
-		next.Base, next.Why = "", "independent of "+base[:12]
-		next.Committing = without(t.ref.Committing, t.token)
-		ref, err := t.r.refs.Advance(ctx, t.ref, next)
-		if err == nil {
-			t.ref, t.done = ref, true
-			t.r.st.Bucket().Forget()
-			return nil
-		}
-		if !errors.Is(err, refs.ErrLost) {
-			return err
-		}
-		if ref, err = t.r.refs.Load(ctx, t.ref.Branch); err != nil {
-			return err
-		}
-		t.ref = ref
-		if t.ref.Base != base {
-			return nil // somebody else was faster
-		}
+// mark is what a copy says of itself until somebody changes it.
+func (m *materialization) mark() string { return "base-" + m.base[:32] }
+
+// takeAway deletes a copy that is hidden. What somebody made in its place may be
+// the same content, and then has the same version, but not the mark. sure: it
+// is a copy where the store keeps no marks.
+func (m *materialization) takeAway(ctx context.Context, rel, version string, sure bool) error {
+	key := m.branch + "/" + rel
+	now, err := m.r.raw.Stat(ctx, key)
+	switch {
+	case errors.Is(err, backend.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case now.ETag != version, now.Metadata[metaMark] != m.mark() && (m.r.raw.Caps().Metadata || !sure):
+		return nil
 	}
-	return fmt.Errorf("branch %q: %w", t.ref.Branch, refs.ErrLost)
+	return gone(m.r.st.Erase(ctx, key, version))
 }
 
 // dropWhiteouts deletes what hid the base, when nobody looks at that any more.
@@ -156,6 +184,10 @@ func (r *Repo) dropWhiteouts(ctx context.Context, branch string) error {
 	}
 	if err := r.opts.Settle(ctx); err != nil {
 		return err
+	}
+	ref, err := r.refs.Load(ctx, branch)
+	if err != nil || ref.Base != "" {
+		return err // made anew meanwhile
 	}
 	return r.st.Bucket().DropWhiteouts(ctx, branch)
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/fault"
@@ -82,11 +84,13 @@ func TestAMaterializedBranchIsPlainObjectsAndWhatItWas(t *testing.T) {
 }
 
 func TestAMaterializationThatDiesAnywhereIsGoneOnWith(t *testing.T) {
+	t.Parallel()
 	for n := 1; ; n++ {
 		inject := fault.New()
 		raw := mem.New("", mem.Options{})
 		w := &world{}
 		c := w.client(t, raw, "one")
+		c.pace.look, c.pace.dead = 0, 0
 		want := based(t, c)
 		dying := w.client(t, inject.Wrap(raw), "dying")
 		inject.Add(fault.Rule{From: n, Times: fault.Always, Err: backend.ErrTransient})
@@ -104,6 +108,143 @@ func TestAMaterializationThatDiesAnywhereIsGoneOnWith(t *testing.T) {
 			break
 		}
 	}
+}
+
+// One who died between his copy and his look at what is hidden by then.
+func TestACopyOfWhatWasDeletedIsTakenAwayByWhoGoesOn(t *testing.T) {
+	raw := mem.New("", mem.Options{})
+	w := &world{}
+	c := w.client(t, raw, "one")
+	want := based(t, c)
+	inject := fault.New()
+	inject.Add(fault.Rule{Op: "copy", Key: "dev/d2/f5", Do: func(ctx context.Context, _ *backend.Op) error {
+		// Who deletes has looked for a copy before.
+		_, err := raw.Put(ctx, ".kei/whiteouts/dev/d2/f5", backend.Bytes(nil), backend.PutOptions{})
+		inject.Add(fault.Rule{Times: fault.Always, Err: backend.ErrTransient})
+		return err
+	}})
+	dying := w.client(t, inject.Wrap(raw), "dying")
+	if _, err := dying.copyDownAll(t.Context(), "dev"); !errors.Is(err, backend.ErrTransient) {
+		t.Fatal(err)
+	}
+	if there, err := backend.Exists(t.Context(), raw, "dev/d2/f5"); !there || err != nil {
+		t.Fatal(there, err)
+	}
+	// What somebody makes anew over what he deleted stays, even if it is the same.
+	c.delete("dev/d0/f9")
+	c.put("dev/d0/f9", want["d0/f9"])
+	if _, err := c.Materialize(t.Context(), "dev", nil); err != nil {
+		t.Fatal(err)
+	}
+	delete(want, "d2/f5")
+	if got := plainTree(t, raw, "dev"); !maps.Equal(got, want) {
+		t.Errorf("%v\nwant %v", got, want)
+	}
+}
+
+// While one copies, another begins; and somebody deletes a file.
+func TestTwoWhoMaterializeAtOnceBringNothingBack(t *testing.T) {
+	t.Parallel()
+	raw := mem.New("", mem.Options{})
+	w := &world{}
+	c := w.client(t, raw, "user")
+	want := based(t, c)
+	copying, waiting, resume := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	one := w.client(t, fault.New(fault.Rule{Op: "copy", Key: "dev/d2/f5", Do: func(context.Context, *backend.Op) error {
+		close(copying)
+		<-resume
+		return nil
+	}}).Wrap(raw), "one")
+	two := w.client(t, fault.New(fault.Rule{Op: "stat", Key: aloneDir + "*", Do: func(context.Context, *backend.Op) error {
+		close(waiting)
+		return nil
+	}}).Wrap(raw), "two")
+	two.pace.look = time.Millisecond
+	var wg sync.WaitGroup
+	materialize := func(c *client) {
+		wg.Go(func() {
+			if _, err := c.Materialize(t.Context(), "dev", nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	materialize(one)
+	<-copying
+	materialize(two)
+	<-waiting
+	c.delete("dev/d2/f5")
+	c.delete("dev/d0/f6")
+	close(resume)
+	wg.Wait()
+	delete(want, "d2/f5")
+	delete(want, "d0/f6")
+	if got := plainTree(t, raw, "dev"); !maps.Equal(got, want) {
+		t.Errorf("%v\nwant %v", got, want)
+	}
+	if left := keys(t, raw, aloneDir); len(left) > 0 {
+		t.Error(left)
+	}
+	c.clean()
+}
+
+func TestWhoFindsAnotherMaterializingIsToldSo(t *testing.T) {
+	t.Parallel()
+	raw := mem.New("", mem.Options{})
+	w := &world{}
+	want := based(t, w.client(t, raw, "user"))
+	copying, resume := make(chan struct{}), make(chan struct{})
+	one := w.client(t, fault.New(fault.Rule{Op: "copy", Key: "dev/d2/f5", Do: func(context.Context, *backend.Op) error {
+		close(copying)
+		<-resume
+		return nil
+	}}).Wrap(raw), "one")
+	two := w.client(t, raw, "two")
+	one.pace.renew, two.pace.look = time.Millisecond, time.Millisecond
+	done := make(chan error, 1)
+	go func() {
+		_, err := one.Materialize(t.Context(), "dev", nil)
+		done <- err
+	}()
+	<-copying
+	if _, err := two.Materialize(t.Context(), "dev", nil); !errors.Is(err, errTaken) {
+		t.Error(err)
+	}
+	close(resume)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := plainTree(t, raw, "dev"); !maps.Equal(got, want) {
+		t.Errorf("%v\nwant %v", got, want)
+	}
+}
+
+// A commit that lists the branch while another makes it independent of its base
+// and forgets what hid that.
+func TestACommitBesideAMaterializationNamesNothingThatWasDeleted(t *testing.T) {
+	raw := mem.New("", mem.Options{})
+	w := &world{}
+	c := w.client(t, raw, "one")
+	want := based(t, c)
+	fired := false
+	inject := fault.New()
+	slow := w.client(t, inject.Wrap(raw), "slow")
+	inject.Add(fault.Rule{Op: "list", Key: "dev/", After: true, Do: func(context.Context, *backend.Op) error {
+		fired = true
+		if _, err := c.Materialize(t.Context(), "dev", nil); err != nil {
+			t.Error(err)
+		}
+		c.delete("dev/d2/f2") // of which the base has another version
+		return nil
+	}})
+	m, err := slow.Commit(t.Context(), "dev", CommitOptions{})
+	if err != nil || !fired {
+		t.Fatal(err, fired)
+	}
+	delete(want, "d2/f2")
+	if got := c.committed(m); !maps.Equal(got, want) {
+		t.Errorf("%v\nwant %v", got, want)
+	}
+	c.clean()
 }
 
 // What is deleted at the very moment in which it is copied must not come back.
@@ -169,7 +310,8 @@ func (c *client) copyDownAll(ctx context.Context, branch string) (int64, error) 
 			objects = append(objects, o)
 		}
 	}
-	return c.copyDown(ctx, c.st.Plain(), branch, ref.Base, objects)
+	m := &materialization{r: c.Repo, plain: c.st.Plain(), branch: branch, base: ref.Base}
+	return m.copyDown(ctx, objects)
 }
 
 // hooked calls before ahead of each stat and put.

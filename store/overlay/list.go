@@ -227,20 +227,29 @@ func behind(rel string, all bool) string {
 func (b *Bucket) Walk(ctx context.Context, branch, prefix string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		l, _ := b.at(branch + "/")
-		if l == nil {
+		inBranch := l != nil
+		if !inBranch {
 			l = &layer{Bucket: b, prefix: branch + "/"}
-			l.known.Store(&view{})
 		}
-		v, err := l.view(ctx, resolved)
-		if err != nil {
-			yield(Object{}, err)
-			return
-		}
-		if v.base == nil {
-			v = &view{base: none{}}
-		}
+		var last Snapshot
+		at := position{}
 		for opts := (backend.ListOptions{Prefix: l.prefix + prefix}); ; {
-			items, next, err := l.merge(ctx, v, opts)
+			v, err := &view{}, error(nil)
+			if inBranch { // for each page, since a base may go
+				v, err = l.view(ctx, resolved)
+			}
+			if err == nil && v.base == nil {
+				v = &view{base: none{}}
+			}
+			if err == nil && last != nil && v.base != last && opts.Token != "" {
+				opts.Token = at.String() // what was the base's is among the plain objects now
+			}
+			var items []item
+			var next string
+			if err == nil {
+				last = v.base
+				items, next, err = l.merge(ctx, v, opts)
+			}
 			if err != nil {
 				yield(Object{}, err)
 				return
@@ -254,6 +263,7 @@ func (b *Bucket) Walk(ctx context.Context, branch, prefix string) iter.Seq2[Obje
 					o = *it.base
 					o.Inherited = true
 				}
+				at.After = it.Key
 				if !yield(o, nil) {
 					return
 				}
