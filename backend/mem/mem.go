@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -54,10 +55,14 @@ func New(name string, opts Options) backend.Backend {
 	b.caps.Copy = b.caps.Copy && !opts.Plain
 	b.caps.CondBatch = b.caps.CondBatch && !opts.Plain
 	b.caps.Versions = opts.Versions
+	return b.withPowers()
+}
+
+func (b *bucket) withPowers() backend.Backend {
 	switch {
-	case opts.Plain:
+	case b.opts.Plain:
 		return b
-	case opts.Versions:
+	case b.opts.Versions:
 		return versioned{powerful{b}}
 	}
 	return powerful{b}
@@ -76,6 +81,24 @@ type bucket struct {
 
 	assemblies map[string]*assembly // that have not ended
 	begun      int
+}
+
+// Clone returns another bucket with what one of New has now, and nothing of its
+// unfinished assemblies. It costs no copies of content.
+func Clone(b backend.Backend) backend.Backend {
+	of, ok := backend.As[interface{ clone() backend.Backend }](b)
+	if !ok {
+		panic("mem: Clone of another backend")
+	}
+	return of.clone()
+}
+
+func (b *bucket) clone() backend.Backend {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := &bucket{name: b.name, opts: b.opts, caps: b.caps, serial: b.serial, assemblies: map[string]*assembly{}}
+	c.objects, c.keys = maps.Clone(b.objects), slices.Clone(b.keys)
+	return c.withPowers()
 }
 
 // object is one version. It never changes once it is in the bucket, so that

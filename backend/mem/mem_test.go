@@ -1,6 +1,7 @@
 package mem_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/keifs/keifs/backend"
@@ -28,4 +29,35 @@ func TestConformance(t *testing.T) {
 
 func noConds(c *backend.Caps) {
 	c.CondCreate, c.CondOverwrite, c.CondDelete, c.CondBatch, c.CondCopy, c.CondAssemble = false, false, false, false, false, false
+}
+
+func TestACloneGoesItsOwnWay(t *testing.T) {
+	for name, opts := range map[string]mem.Options{"AllPowers": {}, "Versions": {Versions: true}, "Plain": {Plain: true}} {
+		one := mem.New(name, opts)
+		put := func(b backend.Backend, key string) {
+			t.Helper()
+			if _, err := b.Put(t.Context(), key, backend.Bytes([]byte(key)), backend.PutOptions{}); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+		put(one, "both")
+		two := mem.Clone(one)
+		put(one, "one")
+		put(two, "two")
+		if err := two.Delete(t.Context(), "both", backend.Cond{}); err != nil {
+			t.Fatal(name, err)
+		}
+		for b, want := range map[backend.Backend]string{one: "both one", two: "two"} {
+			var keys []string
+			for info, err := range backend.ListRecursive(t.Context(), b, "") {
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				keys = append(keys, info.Key)
+			}
+			if got := strings.Join(keys, " "); got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+	}
 }

@@ -85,13 +85,14 @@ func TestAMaterializedBranchIsPlainObjectsAndWhatItWas(t *testing.T) {
 
 func TestAMaterializationThatDiesAnywhereIsGoneOnWith(t *testing.T) {
 	t.Parallel()
+	before := mem.New("", mem.Options{})
+	want := based(t, new(world).client(t, before, "before"))
 	for n := 1; ; n++ {
 		inject := fault.New()
-		raw := mem.New("", mem.Options{})
+		raw := mem.Clone(before)
 		w := &world{}
 		c := w.client(t, raw, "one")
 		c.pace.look, c.pace.dead = 0, 0
-		want := based(t, c)
 		dying := w.client(t, inject.Wrap(raw), "dying")
 		inject.Add(fault.Rule{From: n, Times: fault.Always, Err: backend.ErrTransient})
 		_, err := dying.Materialize(t.Context(), "dev", nil)

@@ -62,6 +62,14 @@ type view struct {
 	commit string    // of the base of a revision
 }
 
+// baseID is the commit that the branch has as its base; empty for none.
+func (v *view) baseID() string {
+	if v.ref == nil {
+		return ""
+	}
+	return v.ref.Base
+}
+
 // view returns what is known, at most so old.
 func (l *layer) view(ctx context.Context, age time.Duration) (*view, error) {
 	good := func() *view {

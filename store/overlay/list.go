@@ -231,23 +231,23 @@ func (b *Bucket) Walk(ctx context.Context, branch, prefix string) iter.Seq2[Obje
 		if !inBranch {
 			l = &layer{Bucket: b, prefix: branch + "/"}
 		}
-		var last Snapshot
-		at := position{}
+		var base string // the commit, of a branch that has one
+		var at position
 		for opts := (backend.ListOptions{Prefix: l.prefix + prefix}); ; {
 			v, err := &view{}, error(nil)
 			if inBranch { // for each page, since a base may go
 				v, err = l.view(ctx, resolved)
 			}
 			if err == nil && v.base == nil {
-				v = &view{base: none{}}
-			}
-			if err == nil && last != nil && v.base != last && opts.Token != "" {
-				opts.Token = at.String() // what was the base's is among the plain objects now
+				v = &view{ref: v.ref, base: none{}}
 			}
 			var items []item
 			var next string
 			if err == nil {
-				last = v.base
+				if now := v.baseID(); now != base && opts.Token != "" {
+					opts.Token = at.String() // what was the base's may be among the plain objects now
+				}
+				base = v.baseID()
 				items, next, err = l.merge(ctx, v, opts)
 			}
 			if err != nil {
