@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -38,7 +39,17 @@ func (c *change) guard(ctx context.Context, op string, cond backend.Cond, fn fun
 		if kept != "" && cond == (backend.Cond{}) && c.honours(op) {
 			stricter.IfMatch = kept // what was kept, and nothing that came since
 		}
-		err = fn(ctx, stricter)
+		settle := func() { c.settleKept(ctx, v, PinKey(c.key, kept)) }
+		if kept == "" {
+			var last *view
+			last, err = c.watch(ctx, v, func(ctx context.Context, now *view) (bool, error) {
+				kept, err := c.keep(ctx, now, cond.IfMatch)
+				return kept != "", err
+			}, func(ctx context.Context) error { return fn(ctx, stricter) })
+			settle = func() { c.settle(ctx, last) }
+		} else {
+			err = fn(ctx, stricter)
+		}
 		if stricter != cond && errors.Is(err, backend.ErrPrecondition) {
 			continue
 		}
@@ -48,11 +59,7 @@ func (c *change) guard(ctx context.Context, op string, cond backend.Cond, fn fun
 			}
 			continue
 		}
-		if kept == "" {
-			c.settle(ctx, v)
-		} else {
-			c.settleKept(ctx, v, PinKey(c.key, kept))
-		}
+		settle()
 		return err
 	}
 	return backend.Fail(op, c.key, backend.ErrPrecondition, errors.New("it changes all the time"))
@@ -75,7 +82,7 @@ func (c *change) honours(op string) bool {
 // guardAll is guard for several changes by one request without conditions.
 func guardAll(ctx context.Context, changes []*change, fn func(context.Context) error) error {
 	var mu sync.Mutex
-	believed, pins := map[*layer]*view{}, map[*layer][]string{}
+	groups := map[*layer]*group{}
 	err := backend.Parallel(ctx, atOnce, changes, func(ctx context.Context, c *change) error {
 		if c == nil {
 			return nil
@@ -90,23 +97,58 @@ func guardAll(ctx context.Context, changes []*change, fn func(context.Context) e
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if kept != "" {
-			pins[c.layer] = append(pins[c.layer], PinKey(c.key, kept))
+		g := groups[c.layer]
+		if g == nil {
+			g = &group{v: v}
+			groups[c.layer] = g
 		}
-		if have := believed[c.layer]; have == nil || v.since.Before(have.since) {
-			believed[c.layer] = v
+		if v.since.Before(g.v.since) {
+			g.v = v
+		}
+		if kept != "" {
+			g.pins = append(g.pins, PinKey(c.key, kept))
+		} else {
+			g.loose = append(g.loose, c)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	for l, g := range groups {
+		then := fn
+		fn = func(ctx context.Context) (err error) {
+			g.last, err = l.watch(ctx, g.v, g.keep, then)
+			return err
+		}
+	}
 	err = fn(ctx)
-	for l, v := range believed {
-		l.settle(ctx, v)
-		l.settleKept(ctx, v, pins[l]...)
+	for l, g := range groups {
+		l.settle(ctx, g.last)
+		l.settleKept(ctx, g.v, g.pins...)
 	}
 	return err
+}
+
+// group is the changes of one branch by one request.
+type group struct {
+	v     *view     // the oldest that one of them goes by
+	last  *view     // by which nobody had begun to commit
+	pins  []string  // of what was kept before
+	loose []*change // of which nothing was
+}
+
+// keep keeps what is to be changed, and says whether all of it was there.
+func (g *group) keep(ctx context.Context, v *view) (bool, error) {
+	var missed atomic.Bool
+	err := backend.Parallel(ctx, atOnce, g.loose, func(ctx context.Context, c *change) error {
+		kept, err := c.keep(ctx, v, c.version)
+		if kept == "" {
+			missed.Store(true)
+		}
+		return err
+	})
+	return !missed.Load(), err
 }
 
 // keep pins what is there now if a commit may name it, and returns its
@@ -151,9 +193,9 @@ func (c *change) keep(ctx context.Context, v *view, version string) (kept string
 func exact(r *refs.Ref) bool { return r.Committing == "" && !r.Rewound && r.Head != "" }
 
 // settle finds out whether a change that nothing was kept for ended before
-// anybody could begin to list the branch for a commit.
+// anybody could begin to list the branch for a commit. v is what watch returned.
 func (l *layer) settle(ctx context.Context, v *view) {
-	if time.Since(v.since) < Belief {
+	if v == nil || time.Since(v.since) < Belief {
 		return
 	}
 	now, err := l.view(ctx, 0)

@@ -5,11 +5,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/fault"
 	"github.com/keifs/keifs/backend/mem"
 	"github.com/keifs/keifs/store/overlay"
 )
@@ -104,14 +106,28 @@ func TestACommitStaysWhenSomebodyOverwritesDuringIt(t *testing.T) {
 		for viewed := -overlay.Belief; viewed <= overlay.Belief; viewed += step {
 			for begun := max(viewed, -step); begun <= 2*overlay.Belief; begun += step {
 				t.Run(fmt.Sprintf("first %v, viewed %v, begun %v", first, viewed, begun), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { raceWithCommit(t, first, viewed, begun) })
+					synctest.Test(t, func(t *testing.T) { raceWithCommit(t, first, viewed, begun, 0) })
 				})
 			}
 		}
 	}
 }
 
-func raceWithCommit(t *testing.T, first bool, viewed, begun time.Duration) {
+// The same where each request takes so long that the commit, or two of them, begin and
+// end meanwhile: what it is going to replace is kept as soon as somebody begins.
+func TestACommitStaysWhenAChangeTakesLongerThanIt(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		for begun := -3 * overlay.Belief; begun <= overlay.Belief; begun += overlay.Belief / 8 {
+			for _, slow := range []time.Duration{overlay.Belief * 3 / 4, overlay.Belief * 9 / 8, 2 * overlay.Belief, 5 * overlay.Belief} {
+				t.Run(fmt.Sprintf("first %v, begun %v, for %v", first, begun, slow), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { raceWithCommit(t, first, begun-overlay.Belief/4, begun, slow) })
+				})
+			}
+		}
+	}
+}
+
+func raceWithCommit(t *testing.T, first bool, viewed, begun, slow time.Duration) {
 	b := newBench(t, mem.Options{})
 	for _, f := range []string{"put", "delete", "batch", "copy", "parts"} {
 		b.put("main/"+f, "the first "+f)
@@ -126,16 +142,24 @@ func raceWithCommit(t *testing.T, first bool, viewed, begun time.Duration) {
 			b.ok(b.write(writer, "main/"+f, "the second "+f, backend.Cond{}))
 		}
 	}
-	start := time.Now().Add(2 * overlay.Belief) // when the commit begins
+	for _, f := range []string{"put", "delete", "copy", "parts"} {
+		b.in.Add(fault.Rule{Op: "write", Key: "main/" + f, Delay: slow, Times: fault.Always})
+	}
+	b.in.Add(fault.Rule{Op: "deletebatch", Delay: slow, Times: fault.Always})
+	start := time.Now().Add(4 * overlay.Belief) // when the commit begins
 	at := func(offset time.Duration) { time.Sleep(time.Until(start.Add(offset))) }
 	done := make(chan struct{})
+	var changes sync.WaitGroup
 	go func() {
 		defer close(done)
 		writer := b.client()
 		at(viewed)
 		b.ok(b.write(writer, "main/another", "", backend.Cond{})) // sees the ref
 		at(begun)
-		overwrite(b, writer)
+		for _, way := range ways(b, writer) {
+			changes.Go(way)
+		}
+		changes.Wait()
 	}()
 	at(0)
 	ref["committing"] = "h"
@@ -157,20 +181,28 @@ func raceWithCommit(t *testing.T, first bool, viewed, begun time.Duration) {
 	}
 }
 
-// overwrite destroys an object in each way that there is.
-func overwrite(b *bench, c backend.Backend) {
-	b.ok(b.write(c, "main/put", "last", backend.Cond{}))
-	b.ok(c.Delete(background, "main/delete", backend.Cond{}))
-	batch, _ := backend.As[backend.BatchDeleter](c)
-	_, err := batch.DeleteBatch(background, []backend.Deletion{{Key: "main/batch"}})
-	b.ok(err)
-	copier, _ := backend.As[backend.Copier](c)
-	_, err = copier.Copy(background, "main/put", "main/copy", backend.CopyOptions{})
-	b.ok(err)
-	assembler, _ := backend.As[backend.Assembler](c)
-	a, err := assembler.Assemble(background, "main/parts", backend.PutOptions{})
-	b.ok(err)
-	b.ok(a.PutPart(background, 1, backend.Bytes([]byte("last"))))
-	_, err = a.Complete(background)
-	b.ok(err)
+// ways destroy an object each, in each way that there is.
+func ways(b *bench, c backend.Backend) []func() {
+	return []func(){
+		func() { b.ok(b.write(c, "main/put", "last", backend.Cond{})) },
+		func() { b.ok(c.Delete(background, "main/delete", backend.Cond{})) },
+		func() {
+			batch, _ := backend.As[backend.BatchDeleter](c)
+			_, err := batch.DeleteBatch(background, []backend.Deletion{{Key: "main/batch"}})
+			b.ok(err)
+		},
+		func() {
+			copier, _ := backend.As[backend.Copier](c)
+			_, err := copier.Copy(background, "main/another", "main/copy", backend.CopyOptions{})
+			b.ok(err)
+		},
+		func() {
+			assembler, _ := backend.As[backend.Assembler](c)
+			a, err := assembler.Assemble(background, "main/parts", backend.PutOptions{})
+			b.ok(err)
+			b.ok(a.PutPart(background, 1, backend.Bytes([]byte("last"))))
+			_, err = a.Complete(background)
+			b.ok(err)
+		},
+	}
 }
