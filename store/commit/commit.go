@@ -21,6 +21,7 @@ package commit
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/keifs/keifs/backend"
@@ -156,9 +157,20 @@ func (r *Repo) Tree(m *Manifest) *Tree {
 // TreeOf is the tree of ranges that no manifest names yet.
 func (r *Repo) TreeOf(ranges []Range) *Tree { return &Tree{repo: r, ranges: ranges} }
 
-// CheckRange reads a range from the bucket, whatever is remembered, and checks
-// it against its id and description. backend.ErrNotExist, backend.ErrCorrupt.
-func (r *Repo) CheckRange(ctx context.Context, desc Range) error {
-	_, err := r.fetch(ctx, desc)
-	return err
+// CheckRange yields the entries of a range, which it reads from the bucket,
+// whatever is remembered, and checks against its id and description. An error is
+// yielded last: backend.ErrNotExist, backend.ErrCorrupt.
+func (r *Repo) CheckRange(ctx context.Context, desc Range) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		d, err := r.fetch(ctx, desc)
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		for at := range d.len() {
+			if !yield(d.entry(at), nil) {
+				return
+			}
+		}
+	}
 }

@@ -1,149 +1,189 @@
 package history
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/fault"
 	"github.com/keifs/keifs/backend/mem"
+	"github.com/keifs/keifs/store/commit"
 )
 
-// TestWhoDiesAnywhereLosesNothing ends a client at each write of a commit, a
-// merge, a restore, a reset and a collection of garbage in turn.
-func TestWhoDiesAnywhereLosesNothing(t *testing.T) {
+// swept is something whose requests fail in turn.
+type swept struct {
+	branch  string // that it changes
+	prepare func(*client, *prepared)
+	run     func(context.Context, *client, *prepared) error
+}
+
+// prepared is a bucket with main, of which dev was made, and the commits that
+// have to stay as they are.
+type prepared struct {
+	raw                backend.Backend
+	first, dev, second *commit.Manifest
+	trees              map[string]map[string]string // by id
+}
+
+// TestAFailureAnywhereLosesNothing fails each request in turn of whatever
+// changes the history or works by it, once before it is carried out, once
+// after, when its answer gets lost, and once so that the client is dead from then
+// on. Then nothing is missing, and another client goes on.
+func TestAFailureAnywhereLosesNothing(t *testing.T) {
 	t.Parallel()
-	for name, run := range map[string]func(c *client) error{
-		"commit": func(c *client) error {
-			_, err := c.Commit(c.t.Context(), "main", CommitOptions{Message: "again"})
-			if errors.Is(err, ErrNothing) {
-				return nil // the one that died had done it
-			}
-			return err
-		},
-		"merge": func(c *client) error {
-			theirs, err := c.Find(c.t.Context(), "dev")
-			if err != nil {
-				return err
-			}
-			if _, err := c.Merge(c.t.Context(), theirs, "main", MergeOptions{}); !errors.Is(err, ErrUpToDate) {
-				return err
-			}
-			return nil
-		},
-		"restore": func(c *client) error {
-			to, err := c.Find(c.t.Context(), "first")
-			if err != nil {
-				return err
-			}
-			_, err = c.Restore(c.t.Context(), to, "main", nil, RestoreOptions{})
-			return err
-		},
-		"reset": func(c *client) error {
-			to, err := c.Find(c.t.Context(), "first")
-			if err != nil {
-				return err
-			}
-			return c.Reset(c.t.Context(), "main", to, "reset", RestoreOptions{})
-		},
-		"gc": func(c *client) error {
-			_, err := c.Collect(c.t.Context(), atOnceOld)
-			return err
-		},
+	for name, op := range map[string]swept{
+		"commit":          {"main", edit, commitAgain},
+		"merge":           {"main", nil, mergeOf(func(p *prepared) *commit.Manifest { return p.dev }, "main")},
+		"merge, based":    {"dev", nil, mergeOf(func(p *prepared) *commit.Manifest { return p.second }, "dev")},
+		"restore":         {"main", nil, restore},
+		"reset, based":    {"dev", nil, resetOf("dev")},
+		"materialization": {"dev", edit, materialize},
+		"collection":      {"dev", litter, collect},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			want := scenario(t, name, run, fault.Rule{From: 1 << 20}, nil)
-			for n := 1; ; n++ {
-				fired := false
-				// To die before a write is to die after the one before it.
-				dies := fault.Rule{Op: "write", From: n, Times: fault.Always, Err: backend.ErrTransient, After: true}
-				scenario(t, fmt.Sprintf("%s, write %d", name, n), run, dies, func(in *fault.Injector, got map[string]string) {
-					fired = in.Fired() > 0
+			p := prepare(t, op)
+			want, _ := p.try(t, name, op, fault.Rule{From: 1 << 20})
+			for mode, rule := range map[string]fault.Rule{
+				"fails":            {},
+				"loses its answer": {Op: "write", After: true},
+				"was the last":     {Op: "write", After: true, Times: fault.Always}, // to die before one is to die after the one before
+			} {
+				rule.Err = backend.ErrTransient
+				for rule.From = 1; ; rule.From++ {
+					what := fmt.Sprintf("%s: request %d %s", name, rule.From, mode)
+					got, fired := p.try(t, what, op, rule)
 					if !maps.Equal(got, want) {
-						t.Errorf("%s dies after write %d: %v in the end, want %v", name, n, got, want)
+						t.Errorf("%s: %v in the end, want %v", what, got, want)
 					}
-				})
-				if !fired {
-					t.Logf("%d writes", n-1)
-					return
+					if !fired {
+						t.Logf("%d requests, each of which %s", rule.From-1, mode)
+						break
+					}
 				}
 			}
 		})
 	}
 }
 
-// scenario has one client die by a rule, and another look and go on. It returns
-// what the branch has in the end.
-func scenario(t *testing.T, name string, run func(*client) error, rule fault.Rule, check func(*fault.Injector, map[string]string)) map[string]string {
+// prepare makes the bucket that op begins with.
+func prepare(t *testing.T, op swept) *prepared {
 	t.Helper()
-	w, raw := &world{}, mem.New("b", mem.Options{})
-	in := fault.New()
-	victim, other := w.client(t, in.Wrap(raw), "victim"), w.client(t, raw, "other")
+	p := &prepared{raw: mem.New("b", mem.Options{}), trees: map[string]map[string]string{}}
+	c := new(world).client(t, p.raw, "before")
 	for _, f := range []string{"a", "b", "d/c", "d/e"} {
-		other.put("main/"+f, "1")
+		c.put("main/"+f, "1")
 	}
-	first := other.commit("main", "first")
-	if err := other.Tag(t.Context(), "first", first, ""); err != nil {
-		t.Fatal(err)
+	p.first = c.commit("main", "first")
+	c.fork("dev", p.first)
+	c.put("dev/a", "dev")
+	c.put("dev/new", "dev")
+	c.delete("dev/d/c")
+	p.dev = c.commit("dev", "dev")
+	c.put("main/b", "2")
+	c.put("main/more", "2")
+	p.second = c.commit("main", "second")
+	if op.prepare != nil {
+		op.prepare(c, p)
 	}
-	other.fork("dev", first)
-	other.put("dev/a", "dev")
-	other.put("dev/new", "dev")
-	other.delete("dev/d/c")
-	dev := other.commit("dev", "dev")
-	other.put("main/b", "2")
-	other.put("main/more", "2")
-	second := other.commit("main", "second")
-	if name[0] == 'c' {
-		other.put("main/b", "3")
-		other.delete("main/more")
+	for _, m := range []*commit.Manifest{p.first, p.dev, p.second} {
+		p.trees[m.ID] = c.committed(m)
 	}
-	if strings.HasPrefix(name, "gc") {
-		other.put("dev/a", "lost")
-		other.commit("dev", "lost")
-		other.put("dev/a", "again")
-		if err := other.Reset(t.Context(), "dev", dev, "reset", RestoreOptions{Force: true}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	before := map[string]map[string]string{}
-	for _, id := range []string{first.ID, dev.ID, second.ID} {
-		before[id] = other.tree("main@" + id)
-	}
+	return p
+}
+
+// try has one client fail by the rule, and another look and go on. It returns
+// what the branch has in the end, and whether there was a failure.
+func (p *prepared) try(t *testing.T, what string, op swept, rule fault.Rule) (tree map[string]string, fired bool) {
+	t.Helper()
+	w, raw, in := &world{}, mem.Clone(p.raw), fault.New()
+	victim, other := w.client(t, in.Wrap(raw), "victim"), w.client(t, raw, "other")
+	other.pace.look, other.pace.dead = 0, 0
 	in.Add(rule)
-	err := run(victim)
-	if err != nil && rule.Err != nil && !errors.Is(err, rule.Err) {
-		t.Logf("%s: %v", name, err)
+	if err := op.run(t.Context(), victim, p); err != nil && (in.Fired() == 0 || !errors.Is(err, backend.ErrTransient)) {
+		t.Errorf("%s: %v", what, err)
 	}
 	if err := w.settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// Where the ref is not what its log says, the next one moves it.
-	report, err := other.Fsck(t.Context(), FsckOptions{Repair: len(name)%2 == 0})
-	for _, p := range report.Problems {
-		if err != nil || p.Kind != "ref" {
-			t.Errorf("%s: fsck: %+v %v", name, p, err)
+	report, err := other.Fsck(t.Context(), FsckOptions{})
+	for _, problem := range report.Problems {
+		if err != nil || problem.Kind != "ref" { // which the next one moves to where its log is
+			t.Errorf("%s: fsck: %+v %v", what, problem, err)
 		}
 	}
-	for id, want := range before {
+	if err := op.run(t.Context(), other, p); err != nil {
+		t.Errorf("%s: going on: %v", what, err)
+	}
+	for id, want := range p.trees {
 		if got := other.tree("main@" + id); !maps.Equal(got, want) {
-			t.Errorf("%s: a commit changed: %v, was %v", name, got, want)
+			t.Errorf("%s: a commit changed: %v, was %v", what, got, want)
 		}
 	}
-	if err := run(other); err != nil {
-		t.Errorf("%s: going on: %v", name, err)
+	if fired := in.Fired() > 0; !fired || rule.Times == 0 && !rule.After {
+		other.clean()
 	}
-	other.clean()
-	got := other.tree("main")
-	if check != nil {
-		check(in, got)
+	return other.tree(op.branch), in.Fired() > 0
+}
+
+// edit leaves changes that are in no commit.
+func edit(c *client, _ *prepared) {
+	c.put("main/b", "3")
+	c.delete("main/more")
+	c.put("dev/d/e", "3")
+}
+
+// litter leaves a commit that nothing names, and its pin.
+func litter(c *client, p *prepared) {
+	c.put("dev/a", "lost")
+	c.commit("dev", "lost")
+	c.put("dev/a", "again")
+	if err := c.Reset(c.t.Context(), "dev", p.dev, "reset", RestoreOptions{Force: true}); err != nil {
+		c.t.Fatal(err)
 	}
-	return got
+}
+
+func commitAgain(ctx context.Context, c *client, _ *prepared) error {
+	_, err := c.Commit(ctx, "main", CommitOptions{Message: "again"})
+	if errors.Is(err, ErrNothing) {
+		return nil // the one that failed had done it
+	}
+	return err
+}
+
+func mergeOf(from func(*prepared) *commit.Manifest, into string) func(context.Context, *client, *prepared) error {
+	return func(ctx context.Context, c *client, p *prepared) error {
+		_, err := c.Merge(ctx, from(p), into, MergeOptions{})
+		if errors.Is(err, ErrUpToDate) {
+			return nil
+		}
+		return err
+	}
+}
+
+func restore(ctx context.Context, c *client, p *prepared) error {
+	_, err := c.Restore(ctx, p.first, "main", nil, RestoreOptions{})
+	return err
+}
+
+func resetOf(branch string) func(context.Context, *client, *prepared) error {
+	return func(ctx context.Context, c *client, p *prepared) error {
+		return c.Reset(ctx, branch, p.first, "reset", RestoreOptions{})
+	}
+}
+
+func materialize(ctx context.Context, c *client, _ *prepared) error {
+	_, err := c.Materialize(ctx, "dev", nil)
+	return err
+}
+
+func collect(ctx context.Context, c *client, _ *prepared) error {
+	_, err := c.Collect(ctx, atOnceOld)
+	return err
 }
 
 func TestTwoCommitsAtOnceAreBothInTheHistory(t *testing.T) {

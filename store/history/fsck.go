@@ -248,12 +248,9 @@ func (f *fsck) commits(ctx context.Context) error {
 // rangeOf checks a range and its entries.
 func (f *fsck) rangeOf(ctx context.Context, desc commit.Range) error {
 	f.report.Ranges++
-	if err := f.r.commits.CheckRange(ctx, desc); err != nil {
-		return f.broken("range", desc.ID, err)
-	}
-	for e, err := range f.r.commits.TreeOf([]commit.Range{desc}).Walk(ctx, "", "") {
+	for e, err := range f.r.commits.CheckRange(ctx, desc) {
 		if err != nil {
-			return err
+			return f.broken("range", desc.ID, err)
 		}
 		if err := f.content(ctx, &e); err != nil {
 			return err

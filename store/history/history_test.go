@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -265,12 +266,20 @@ func (c *client) fork(name string, from *commit.Manifest) {
 	}
 }
 
-// TestNoCommitEverChanges makes random changes, commits, merges, resets and
-// collections of garbage by two clients, some of them while the other commits.
+// TestNoCommitEverChanges makes random changes, commits, merges, resets, restores,
+// materializations and collections of garbage by two clients, some of them while
+// the other commits. Longer, or once more: KEIFS_TEST_STEPS, KEIFS_TEST_SEED.
 func TestNoCommitEverChanges(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	steps, seed := 3000, rand.Uint64()
+	for name, value := range map[string]any{"KEIFS_TEST_STEPS": &steps, "KEIFS_TEST_SEED": &seed} {
+		if s := os.Getenv(name); s != "" {
+			if _, err := fmt.Sscan(s, value); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+	}
+	t.Logf("seed %d, %d steps", seed, steps)
 	rnd := rand.New(rand.NewPCG(seed, 3))
 	raw := mem.New("b", mem.Options{})
 	w := &world{}
@@ -301,20 +310,20 @@ func TestNoCommitEverChanges(t *testing.T) {
 	}
 	clients[0].put("main/always", "there")
 	model["main"]["always"] = "there"
-	for step := range 1000 {
+	for step := range steps {
 		c, other := clients[step%2], clients[1-step%2]
 		branch := branches[rnd.IntN(len(branches))]
-		switch n := rnd.IntN(41); {
-		case n < 32:
+		switch n := rnd.IntN(64); {
+		case n < 53:
 			change(c, branch, step)
-		case n < 34:
+		case n < 55:
 			m, err := c.Commit(t.Context(), branch, CommitOptions{Message: fmt.Sprint(step)})
 			if err == nil {
 				note(m, model[branch])
 			} else if !errors.Is(err, ErrNothing) {
 				t.Fatal(step, err)
 			}
-		case n < 36: // while the other changes something
+		case n < 57: // while the other changes something
 			var m *commit.Manifest
 			var err error
 			var wg sync.WaitGroup
@@ -328,7 +337,7 @@ func TestNoCommitEverChanges(t *testing.T) {
 			} else if !errors.Is(err, ErrNothing) {
 				t.Fatal(step, err)
 			}
-		case n == 36 && len(ids) > 0 && len(branches) < 5:
+		case n == 57 && len(ids) > 0 && len(branches) < 5:
 			name := fmt.Sprintf("b%d", step)
 			id := ids[rnd.IntN(len(ids))]
 			m, err := c.commits.Manifest(t.Context(), id)
@@ -338,7 +347,7 @@ func TestNoCommitEverChanges(t *testing.T) {
 			c.fork(name, m)
 			branches = append(branches, name)
 			model[name] = maps.Clone(commits[id])
-		case n == 37 && len(ids) > 0:
+		case n == 58 && len(ids) > 0:
 			m, err := c.commits.Manifest(t.Context(), ids[rnd.IntN(len(ids))])
 			if err != nil {
 				t.Fatal(err)
@@ -353,7 +362,7 @@ func TestNoCommitEverChanges(t *testing.T) {
 			default:
 				t.Fatal(step, err)
 			}
-		case n == 38 && len(ids) > 0:
+		case n == 59 && len(ids) > 0:
 			id := ids[rnd.IntN(len(ids))]
 			m, err := c.commits.Manifest(t.Context(), id)
 			if err != nil {
@@ -365,7 +374,40 @@ func TestNoCommitEverChanges(t *testing.T) {
 			} else if !errors.Is(err, backend.ErrNotExist) {
 				t.Fatal(step, err)
 			}
-		case n == 39: // what no branch reaches may go, and only that
+		case n == 62 && len(ids) > 0: // a restore of one path, a directory, or all
+			id := ids[rnd.IntN(len(ids))]
+			m, err := c.commits.Manifest(t.Context(), id)
+			if err != nil {
+				t.Fatal(step, err)
+			}
+			path := []string{"", fmt.Sprintf("d%d", rnd.IntN(4)), fmt.Sprintf("d%d/f%d", rnd.IntN(4), rnd.IntN(10))}[rnd.IntN(3)]
+			paths := []string{path}
+			if path == "" {
+				paths = nil
+			}
+			want := maps.Clone(model[branch])
+			within := func(p string, _ string) bool { return path == "" || p == path || strings.HasPrefix(p, path+"/") }
+			maps.DeleteFunc(want, within)
+			for p, content := range commits[id] {
+				if within(p, content) {
+					want[p] = content
+				}
+			}
+			force := rnd.IntN(2) == 0
+			_, err = c.Restore(t.Context(), m, branch, paths, RestoreOptions{Force: force})
+			switch {
+			case err == nil:
+				model[branch] = want
+			case errors.Is(err, store.ErrNotExist) && maps.Equal(want, model[branch]):
+			case !force && errors.As(err, new(*UncommittedError)):
+			default:
+				t.Fatal(step, err)
+			}
+		case n == 63: // one branch without its base
+			if _, err := c.Materialize(t.Context(), branch, nil); err != nil {
+				t.Fatal(step, err)
+			}
+		case n == 60: // what no branch reaches may go, and only that
 			reached := c.reachable(branches)
 			c.collect(atOnceOld)
 			ids = slices.DeleteFunc(ids, func(id string) bool {
@@ -378,7 +420,7 @@ func TestNoCommitEverChanges(t *testing.T) {
 				}
 				return !there
 			})
-		case n == 40 && step%4 == 0: // while the other commits, and changes what it commits
+		case n == 61 && step%2 == 0: // while the other commits, and changes what it commits
 			var m *commit.Manifest
 			var err, gcErr error
 			var wg sync.WaitGroup
