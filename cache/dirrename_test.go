@@ -6,9 +6,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/fault"
+	"github.com/keifs/keifs/backend/mem"
 	"github.com/keifs/keifs/store"
 )
 
@@ -157,5 +159,33 @@ func TestOpenFilesFollowARenameThatIsTakenBackLater(t *testing.T) {
 	}
 	if got := b.get("main/d/1"); !strings.HasPrefix(got, "changed") {
 		t.Errorf("what was written is lost: there is %q", got)
+	}
+}
+
+// What mv asks of a store whose copies and batches have no conditions, in a
+// directory that was listed: the attributes of the source, one listing of the
+// target, two of the source.
+func TestWhatRenamingADirectoryCosts(t *testing.T) {
+	b := newBucket(t)
+	b.raw = mem.New(t.Name(), mem.Options{Caps: func(c *backend.Caps) { c.CondCopy, c.CondBatch = false, false }})
+	_, tree := b.open(Options{MetadataTTL: time.Hour})
+	_, err := tree.Mkdir(t.Context(), path(t, "probed"), store.Attr{Mode: store.ModeDir | 0o755})
+	ok(t, err)
+	for i := range 1000 {
+		b.put(fmt.Sprintf("main/from/%04d", i), "content")
+	}
+	list(t, tree, "")
+	got := b.requests(func() {
+		_, err := tree.Lookup(t.Context(), path(t, "from"))
+		ok(t, err)
+		missing(t, tree, "to")
+		ok(t, tree.Rename(t.Context(), path(t, "from"), path(t, "to"), store.NoReplace))
+	})
+	if copies := b.faults.Count("copy"); copies != 1000 {
+		t.Errorf("%d copies", copies)
+	}
+	got = slices.DeleteFunc(got, func(r string) bool { return strings.HasPrefix(r, "COPY main/to/") })
+	if want := []string{"STAT main/from/", "LIST main/to/", "LIST main/from/", "LIST main/from/", "DELETEBATCH"}; !slices.Equal(got, want) {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -180,8 +180,10 @@ func (s *Store) transfer(ctx context.Context, caps backend.Caps, src backend.Inf
 	if err := caps.CheckMetadata("copy", dst, opts.Metadata); err != nil {
 		return backend.Info{}, err
 	}
-	if err := s.markAttrs(ctx, caps); err != nil {
-		return backend.Info{}, err
+	if opts.Metadata != nil {
+		if err := s.markAttrs(ctx, caps); err != nil {
+			return backend.Info{}, err
+		}
 	}
 	begun := time.Now()
 	info, err := s.transferOnce(ctx, caps, src, dst, opts, cheap)
@@ -234,6 +236,9 @@ func (s *Store) transferOnce(ctx context.Context, caps backend.Caps, src backend
 		return wholly(backend.Cond{})
 	}
 	if opts.Metadata == nil && caps.Metadata {
+		if err := s.markAttrs(ctx, caps); err != nil {
+			return backend.Info{}, err
+		}
 		now, err := s.b.Stat(ctx, src.Key)
 		if err == nil && now.ETag != src.ETag {
 			err = errSource

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,6 +143,10 @@ func (s *Store) target(ctx context.Context, dst place, mode RenameMode, seen See
 	case mode == Exchange:
 	case seen.Absent && (!dir || caps.CondCopy):
 		return found{}, fmt.Errorf("%q: %w", dst.path, ErrNotExist)
+	case seen.Absent: // copies would replace what has come into the directory since, but not a file of its name
+		if first, err := s.peek(ctx, dst.dir, 1); err != nil || len(first) == 0 {
+			return found{}, cmp.Or(err, fmt.Errorf("%q: %w", dst.path, ErrNotExist))
+		}
 	case seen.To != nil && !dir:
 		return found{Entry: *seen.To}, nil
 	}

@@ -192,8 +192,10 @@ func (m *dirMove) target(key string) string { return m.to + strings.TrimPrefix(k
 
 // copyAll copies until nothing is new.
 func (m *dirMove) copyAll(ctx context.Context) error {
-	if err := m.markAttrs(ctx, m.caps); err != nil { // once, not by each copy
-		return err
+	if !m.caps.Copy { // what is sent anew has its times in its attributes
+		if err := m.markAttrs(ctx, m.caps); err != nil { // once, not by each copy
+			return err
+		}
 	}
 	for range attempts {
 		var todo []backend.Info
