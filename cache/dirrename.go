@@ -35,6 +35,7 @@ type dirRename struct {
 	// Guarded by dirRenames.mu.
 	id       journal.ID
 	back     bool
+	copied   bool // all is under the new name: what is here only goes there
 	cut      bool // nobody is at work on it but the finisher
 	done, of int
 	err      error         // of the last attempt to finish it
@@ -48,7 +49,8 @@ type renameRecord struct {
 	Branch []byte    `json:"branch"`
 	From   []byte    `json:"from"`
 	To     []byte    `json:"to"`
-	Back   bool      `json:"back,omitempty"` // what is under To is to go
+	Back   bool      `json:"back,omitempty"`   // what is under To is to go
+	Copied bool      `json:"copied,omitempty"` // all is under To, and what is here only has its name there
 	Since  time.Time `json:"since"`
 }
 
@@ -70,7 +72,7 @@ func (d *dirRenames) begin(branch string, from, to store.Path) (*dirRename, erro
 
 // note writes the record of r, in the place of its last one.
 func (d *dirRenames) note(r *dirRename) error {
-	data, err := json.Marshal(renameRecord{[]byte(r.branch), []byte(r.from.String()), []byte(r.to.String()), r.back, r.since})
+	data, err := json.Marshal(renameRecord{[]byte(r.branch), []byte(r.from.String()), []byte(r.to.String()), r.back, r.copied, r.since})
 	if err != nil {
 		return err
 	}
@@ -88,6 +90,20 @@ func (d *dirRenames) progress(r *dirRename) func(done, of int) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		r.done, r.of = done, of
+	}
+}
+
+// copied notes that a rename has come so far that it is not taken back. A
+// crash from then on leaves nothing that is here only under the old name.
+func (d *dirRenames) copied(r *dirRename) func() error {
+	return func() error {
+		r.copied = true
+		err := d.note(r)
+		if err == nil {
+			err = diskError(d.c.journal.Sync(context.Background()))
+		}
+		r.copied = err == nil
+		return err
 	}
 }
 
@@ -129,7 +145,7 @@ func (d *dirRenames) drop(r *dirRename) {
 func (d *dirRenames) replay(rec journal.Record) error {
 	var old renameRecord
 	err := json.Unmarshal(rec.Data, &old)
-	r := &dirRename{branch: string(old.Branch), since: old.Since, id: rec.ID, back: old.Back, cut: true, tried: make(chan struct{}), wake: make(chan struct{}, 1)}
+	r := &dirRename{branch: string(old.Branch), since: old.Since, id: rec.ID, back: old.Back, copied: old.Copied, cut: true, tried: make(chan struct{}), wake: make(chan struct{}, 1)}
 	if err == nil {
 		r.from, err = store.ParsePath(string(old.From))
 	}
@@ -140,6 +156,23 @@ func (d *dirRenames) replay(rec journal.Record) error {
 		return fmt.Errorf("record %d: %w (%w)", rec.ID, journal.ErrFormat, err)
 	}
 	d.all = append(d.all, r)
+	return nil
+}
+
+// carry gives the files that replay took up the names that they have after
+// the renames which came so far.
+func (d *dirRenames) carry() error {
+	for _, r := range d.all {
+		if !r.copied {
+			continue
+		}
+		s, err := d.c.store.Branch(r.branch)
+		if err != nil {
+			return err
+		}
+		t := d.c.tree(s)
+		t.carry(d.c.ctx, t.below(r.from), r.from, r.to)
+	}
 	return nil
 }
 
@@ -198,17 +231,24 @@ func (d *dirRenames) finishOnce(r *dirRename) error {
 	if r.back {
 		from, to = to, from
 	}
-	if err := t.publishBelow(ctx, from); err != nil {
+	var local []*inode
+	if !r.back {
+		local = t.unseenBelow(from)
+	}
+	if err := t.publishBelow(ctx, from, local...); err != nil {
 		return err
 	}
 	if err := d.c.settleCopies(ctx, t, claims...); err != nil {
 		return err
 	}
-	moves := t.moves(t.below(from), from, to)
+	moves := t.moves(t.belowBut(from, local), from, to)
 	if err := d.c.noted(); err != nil {
 		return err
 	}
-	err = s.FinishRename(ctx, r.from, r.to, r.back)
+	err = s.FinishRename(ctx, r.from, r.to, r.back, d.copied(r))
+	if r.copied {
+		t.carry(ctx, local, from, to)
+	}
 	for _, p := range []store.Path{r.from, r.to} {
 		d.c.meta.forget(r.branch, p, true)
 	}

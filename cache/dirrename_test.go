@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -187,5 +188,66 @@ func TestWhatRenamingADirectoryCosts(t *testing.T) {
 	got = slices.DeleteFunc(got, func(r string) bool { return strings.HasPrefix(r, "COPY main/to/") })
 	if want := []string{"STAT main/from/", "LIST main/to/", "LIST main/from/", "LIST main/from/", "DELETEBATCH"}; !slices.Equal(got, want) {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// What a directory has that was not uploaded yet is renamed by the journal
+// alone.
+func TestARenamedDirectoryTakesAlongWhatIsHereOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(t)
+		c, tree := b.open(Options{WriteBack: true})
+		for _, dir := range []string{"d", "d/sub"} {
+			_, err := tree.Mkdir(t.Context(), path(t, dir), store.Attr{Mode: store.ModeDir | 0o755})
+			ok(t, err)
+		}
+		var want, puts []string
+		for i := range 20 {
+			name := fmt.Sprintf("sub/%02d", i)
+			f := create(t, tree, "d/"+name, true)
+			write(t, f, 0, name)
+			closeFile(t, f)
+			want, puts = append(want, "main/e/"+name), append(puts, "PUT main/e/"+name+" if-absent")
+		}
+		half := create(t, tree, "d/half", false)
+		write(t, half, 0, "begun, ")
+		missing(t, tree, "e")
+		b.golden("mv", func() { ok(t, tree.Rename(t.Context(), path(t, "d"), path(t, "e"), store.NoReplace)) },
+			"LIST main/d/", "COPY main/e/", "COPY main/e/sub/ if-absent", "LIST main/d/", "DELETEBATCH")
+		for _, name := range []string{"sub/00", "sub/19"} {
+			missing(t, tree, "d/"+name)
+			if got := readFile(t, tree, "e/"+name); got != name {
+				t.Errorf("%s is %q", name, got)
+			}
+		}
+		missing(t, tree, "d")
+		write(t, half, 7, "and ended")
+		closeFile(t, half)
+		puts = append(puts, "PUT main/e/half if-absent")
+		b.golden("upload", func() { ok(t, c.Sync(t.Context())) }, puts...)
+		want = append([]string{"main/", "main/e/", "main/e/half", "main/e/sub/"}, want...)
+		if got := b.keys(); !slices.Equal(got, want) {
+			t.Errorf("there is %q", got)
+		}
+		if got := b.get("main/e/half"); got != "begun, and ended" {
+			t.Errorf("the open file has %q", got)
+		}
+		ok(t, c.Close(t.Context()))
+	})
+}
+
+// A directory that only this mount knows of, since what it had in the bucket
+// was removed by somebody else, is renamed by way of the bucket.
+func TestADirectoryOfWhichTheBucketKnowsNothingIsRenamed(t *testing.T) {
+	b := newBucket(t)
+	c, tree := b.open(Options{WriteBack: true})
+	_, err := tree.Mkdir(t.Context(), path(t, "d"), store.Attr{Mode: store.ModeDir | 0o755})
+	ok(t, err)
+	closeFile(t, create(t, tree, "d/f", false))
+	ok(t, b.raw.Delete(t.Context(), "main/d/", backend.Cond{}))
+	ok(t, tree.Rename(t.Context(), path(t, "d"), path(t, "e"), store.NoReplace))
+	ok(t, c.Sync(t.Context()))
+	if got := b.keys(); !slices.Equal(got, []string{"main/", "main/e/f"}) {
+		t.Errorf("there is %q", got)
 	}
 }

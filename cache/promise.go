@@ -228,6 +228,9 @@ func (c *Cache) replay() error {
 	if err != nil {
 		return err
 	}
+	if err := c.renames.carry(); err != nil {
+		return err
+	}
 	if files > 0 {
 		c.log.Info("going on with files that the mount before had not put into the bucket", "files", files)
 	}

@@ -44,7 +44,12 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	if err := t.settleRemovals(ctx, from, to, claims); err != nil {
 		return err
 	}
-	sources, targets, err := t.prepare(ctx, from, to, mode)
+	subtree := !t.c.meta.isFile(t.Name(), from)
+	var local []*inode
+	if subtree && mode != store.Exchange {
+		local = t.unseenBelow(from)
+	}
+	sources, targets, err := t.prepare(ctx, from, to, mode, local)
 	if err != nil {
 		return err
 	}
@@ -56,14 +61,23 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 		moves = append(moves, t.moves(targets, to, from)...)
 		targets = nil
 	}
-	subtree := !t.c.meta.isFile(t.Name(), from)
 	seen := t.seen(from, to)
 	ctx, cancel := t.c.detach(ctx)
 	defer cancel()
 	if err := t.c.noted(); err != nil {
 		return err
 	}
-	e, err := t.renameObject(ctx, from, to, mode, subtree, seen)
+	e, copied, err := t.renameObject(ctx, from, to, mode, subtree, seen)
+	if len(local) > 0 && !copied && errors.Is(err, store.ErrNotExist) { // the bucket knows nothing of the directory
+		moves = append(moves, t.moves(local, from, to)...)
+		local = nil
+		if err = t.publishBelow(ctx, from); err == nil {
+			e, _, err = t.renameObject(ctx, from, to, mode, subtree, seen)
+		}
+	}
+	if copied {
+		t.carry(ctx, local, from, to)
+	}
 	t.c.meta.forget(t.Name(), from, subtree)
 	t.c.meta.forget(t.Name(), to, subtree || mode == store.Exchange)
 	if err != nil { // it may have happened all the same, or half of it
@@ -90,18 +104,24 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 }
 
 // renameObject has the bucket do it. A directory goes into the journal before.
-func (t *tree) renameObject(ctx context.Context, from, to store.Path, mode store.RenameMode, dir bool, seen store.Seen) (store.Entry, error) {
+// copied: all of it is under its new name, whatever the error.
+func (t *tree) renameObject(ctx context.Context, from, to store.Path, mode store.RenameMode, dir bool, seen store.Seen) (e store.Entry, copied bool, err error) {
 	if !dir || mode == store.Exchange {
-		return t.store.RenameSeen(ctx, from, to, mode, seen)
+		e, err = t.store.RenameSeen(ctx, from, to, mode, seen)
+		return e, false, err
 	}
 	r, err := t.c.renames.begin(t.Name(), from, to)
 	if err != nil {
-		return store.Entry{}, err
+		return store.Entry{}, false, err
 	}
 	seen.Progress = t.c.renames.progress(r)
-	e, err := t.store.RenameSeen(ctx, from, to, mode, seen)
+	if t.c.opts.WriteBack {
+		seen.Copied = t.c.renames.copied(r)
+	}
+	e, err = t.store.RenameSeen(ctx, from, to, mode, seen)
+	copied = r.copied
 	t.c.renames.ended(r, err)
-	return e, err
+	return e, copied, err
 }
 
 // settleRemovals waits for the removals that a rename could meet.
@@ -146,13 +166,14 @@ func (t *tree) seen(from, to store.Path) store.Seen {
 	return s
 }
 
-// prepare publishes what moves, and gives what is replaced to its handles. It
-// returns the open files that move and those that they replace or swap with.
-func (t *tree) prepare(ctx context.Context, from, to store.Path, mode store.RenameMode) (sources, targets []*inode, err error) {
+// prepare publishes what moves, but for what is local, and gives what is
+// replaced to its handles. It returns the open files that move and those that
+// they replace or swap with.
+func (t *tree) prepare(ctx context.Context, from, to store.Path, mode store.RenameMode, local []*inode) (sources, targets []*inode, err error) {
 	if err := t.refuse(ctx, from, to, mode); err != nil {
 		return nil, nil, err
 	}
-	if err := t.publishBelow(ctx, from); err != nil {
+	if err := t.publishBelow(ctx, from, local...); err != nil {
 		return nil, nil, err
 	}
 	for _, in := range t.below(to) {
@@ -176,7 +197,7 @@ func (t *tree) prepare(ctx context.Context, from, to store.Path, mode store.Rena
 			return nil, nil, err
 		}
 	}
-	return t.below(from), targets, nil
+	return t.belowBut(from, local), targets, nil
 }
 
 // refuse returns the error of a rename that must not be because of a file that
@@ -206,12 +227,17 @@ func (t *tree) refuse(ctx context.Context, from, to store.Path, mode store.Renam
 	return nil
 }
 
-// publishBelow publishes what has its name at p or below it, which is claimed.
-func (t *tree) publishBelow(ctx context.Context, p store.Path) error {
-	named := slices.DeleteFunc(t.below(p), func(in *inode) bool {
+// publishBelow publishes what has its name at p or below it, which is claimed,
+// but not some of it.
+func (t *tree) publishBelow(ctx context.Context, p store.Path, but ...*inode) error {
+	named := slices.DeleteFunc(t.belowBut(p, but), func(in *inode) bool {
 		return t.named(in.where()) != in // somebody else's content has the name
 	})
 	return publishAll(ctx, named, func(in *inode, ctx context.Context) error { return in.publishClaimed(ctx, in.where()) })
+}
+
+func (t *tree) belowBut(p store.Path, but []*inode) []*inode {
+	return slices.DeleteFunc(t.below(p), func(in *inode) bool { return slices.Contains(but, in) })
 }
 
 // move is an open file on its way to another path.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keifs/keifs/store"
 )
@@ -112,4 +113,51 @@ func (t *tree) arriveUnseen(in *inode, from, to store.Path) {
 	}
 	t.names[to] = in
 	in.path = to
+}
+
+// unseenBelow returns the files below a directory, which is claimed, that the
+// bucket has never seen. They go along with it when they are carried, by the
+// journal alone. None of them is streamed until then.
+func (t *tree) unseenBelow(dir store.Path) []*inode {
+	if !t.c.opts.WriteBack {
+		return nil
+	}
+	return slices.DeleteFunc(t.below(dir), func(in *inode) bool {
+		if p := in.where(); p == dir || t.named(p) != in {
+			return true
+		}
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		if !in.unseenLocked() {
+			return true
+		}
+		if in.stream != nil {
+			in.giveUpLocked() // which has the old name
+		}
+		return false
+	})
+}
+
+// carry gives files that are here only the names that they have after the
+// rename of a directory above them. The record of one that the journal does
+// not take has the old name until the bucket has the file.
+func (t *tree) carry(ctx context.Context, files []*inode, from, to store.Path) {
+	for _, in := range files {
+		old := in.where()
+		now := old.Rebase(from, to)
+		in.mu.Lock()
+		err := in.idleLocked(ctx)
+		if err == nil && in.dirtyLocked() && in.file != nil {
+			in.unstreamed = true
+			err = in.promiseLocked(func() store.Path { return now }, 0)
+		}
+		in.moves++
+		in.mu.Unlock()
+		if err != nil {
+			t.c.log.Error("the journal does not take the new name of a file that is not in the bucket yet", "path", now.String(), "error", err)
+		}
+		t.arriveUnseen(in, old, now)
+		t.c.meta.touch(t.Name(), now.Dir())
+		t.c.uploads.add(in, quiet)
+	}
 }

@@ -32,6 +32,10 @@ type Seen struct {
 
 	// Progress, if set, is told how many objects of a directory are copied.
 	Progress func(done, of int)
+	// Copied, if set, is called when a directory is under its new name as a
+	// whole, and before anything goes under the old one. Its error takes the
+	// rename back.
+	Copied func() error
 }
 
 // RenameSeen is Rename with what the caller has seen. Of a file it returns the
@@ -117,7 +121,7 @@ func (s *Store) RenameSeen(ctx context.Context, from, to Path, mode RenameMode, 
 		}
 	}
 	if old.IsDir() {
-		return Entry{}, s.renameDir(ctx, caps, src, dst, target.Marker, seen.Progress)
+		return Entry{}, s.renameDir(ctx, caps, src, dst, target.Marker, seen)
 	}
 	return s.renameFile(ctx, caps, src, dst, old, mode)
 }

@@ -364,7 +364,7 @@ func TestARenameThatWasCutOffIsFinished(t *testing.T) {
 				if back && !(errors.As(err, &unfinished) && unfinished.Back) {
 					continue // it would not be taken back
 				}
-				ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), back))
+				ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), back, func() error { return nil }))
 				var old, now []string
 				for _, key := range b.keys() {
 					if rest, ok := strings.CutPrefix(key, "main/d/"); ok && key != "main/d/" {
@@ -388,7 +388,7 @@ func TestFinishingARenameTouchesNothingThatIsNotItsOwn(t *testing.T) {
 	b.put("main/d/a", "another directory by now")
 	b.put("main/e/b", "as this one is")
 	before := b.keys()
-	ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), false))
+	ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), false, func() error { return nil }))
 	same(t, b.keys(), before)
 
 	b.put("main/e/a", "changed since")
@@ -396,7 +396,7 @@ func TestFinishingARenameTouchesNothingThatIsNotItsOwn(t *testing.T) {
 	b.put("main/d/later", "content") // by somebody else, who wants it there
 	b.put("main/d/copied", "content")
 	b.put("main/e/copied", "content")
-	ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), false))
+	ok(t, b.FinishRename(t.Context(), b.path("d"), b.path("e"), false, func() error { return nil }))
 	same(t, b.keys(), []string{"main/d/a", "main/d/later", "main/e/", "main/e/a", "main/e/b", "main/e/copied", "main/e/later"})
 	if b.body("main/d/a") != "another directory by now" || b.body("main/e/a") != "changed since" {
 		t.Error("a content is lost")

@@ -28,10 +28,14 @@ const copiesAtOnce = 64
 // The objects are copied as they are, without a look at each: one that has no
 // time of its own has that of the copy afterwards. replaces: dst is an empty
 // directory with a marker.
-func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place, replaces bool, progress func(done, of int)) error {
+func (s *Store) renameDir(ctx context.Context, caps backend.Caps, src, dst place, replaces bool, seen Seen) error {
 	m := s.newDirMove(caps, src, dst)
-	m.progress = progress
-	if err := m.copyAll(ctx); err != nil {
+	m.progress = seen.Progress
+	err := m.copyAll(ctx)
+	if err == nil && len(m.copied) > 0 && seen.Copied != nil {
+		err = seen.Copied()
+	}
+	if err != nil {
 		err = stale("rename", src.path, err)
 		if !m.undo(ctx) {
 			err = &UnfinishedError{Back: true, Err: err}
@@ -66,8 +70,8 @@ func (e *UnfinishedError) Unwrap() error { return e.Err }
 // at its new name, which is not older, was copied. Forward, what is not copied yet is, and the
 // old names go; back, the copies go. Where the new name has something else by
 // now, both stay as they are. There is nothing to do where no copy is
-// found.
-func (s *Store) FinishRename(ctx context.Context, from, to Path, back bool) error {
+// found. copied is called before the old names go.
+func (s *Store) FinishRename(ctx context.Context, from, to Path, back bool, copied func() error) error {
 	caps, err := s.change(ctx)
 	if err != nil {
 		return err
@@ -97,6 +101,9 @@ func (s *Store) FinishRename(ctx context.Context, from, to Path, back bool) erro
 	}
 	if err == nil {
 		err = m.copyAll(ctx)
+	}
+	if err == nil {
+		err = copied()
 	}
 	if err != nil {
 		return stale("finish the rename of", from, err)

@@ -154,32 +154,47 @@ func TestARemovalSurvivesACrash(t *testing.T) {
 
 // TestARenamedDirectoryIsWholeAfterACrash kills the daemon with SIGKILL at
 // each stage of the rename of a directory, by the requests that it has come
-// to. The next mount finishes what was begun: everything is under one of the
-// two names.
+// to, and at random moments. The next mount finishes what was begun:
+// everything is under one of the two names, what was written through the mount
+// a moment before included.
 func TestARenamedDirectoryIsWholeAfterACrash(t *testing.T) {
+	t.Run("through", func(t *testing.T) { t.Parallel(); crashInRenames(t) })
+	t.Run("write-back", func(t *testing.T) { t.Parallel(); crashInRenames(t, "--write-back") })
+}
+
+func crashInRenames(t *testing.T, flags ...string) {
 	srv := versitygw.Shared(t)
 	bucket := srv.NewBucket(t)
 	proxy := newFaultProxy(t, srv.Endpoint)
 	h := s3Host(t, srv)
 	h.env = append(h.env, "KEIFS_ENDPOINT="+proxy.Endpoint)
-	m := h.mount("s3://" + bucket)
+	m := h.mount("s3://"+bucket, flags...)
 	m.sh(".", "mkdir main; mkdir main/probed; rmdir main/probed")
-	const files = 60
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	const stored, written = 60, 10
 	copies := func(r *http.Request) bool { return r.Header.Get("X-Amz-Copy-Source") != "" }
 	deletes := func(r *http.Request) bool {
 		return r.Method == http.MethodPost && r.URL.Query().Has("delete") || r.Method == http.MethodDelete
 	}
+	each := func(*http.Request) bool { return true }
+	never := func(*http.Request) bool { return false }
 	for round, at := range []struct {
 		name  string
 		which func(*http.Request) bool
 		n     int64
 	}{
-		{"first copy", copies, 1}, {"copy in the middle", copies, files / 2}, {"last copy", copies, files},
-		{"deletion", deletes, 1}, {"none", copies, files + 10},
+		{"first copy", copies, 1}, {"copy in the middle", copies, stored / 2}, {"last copy", copies, stored},
+		{"deletion", deletes, 1}, {"none", never, 1},
+		{"any", each, rnd.Int64N(stored + 10)}, {"any", each, rnd.Int64N(stored + 10)}, {"copy", copies, rnd.Int64N(stored)},
 	} {
 		from, to := fmt.Sprintf("old%d", round), fmt.Sprintf("new%d", round)
-		for i := range files {
+		for i := range stored {
 			srv.Put(t, bucket, fmt.Sprintf("main/%s/%d/%d", from, i%3, i), []byte(fmt.Sprint("content ", i)))
+		}
+		for i := stored; i < stored+written; i++ {
+			write(t, m.path("main", from, fmt.Sprint(i%3), fmt.Sprint(i)), fmt.Sprint("content ", i))
 		}
 		var seen atomic.Int64
 		pid := m.pid
@@ -191,12 +206,12 @@ func TestARenamedDirectoryIsWholeAfterACrash(t *testing.T) {
 		})
 		err := os.Rename(m.path("main", from), m.path("main", to))
 		proxy.fail(nil)
-		if (err == nil) != (at.name == "none") {
+		if at.name == "none" && err != nil {
 			t.Errorf("%s: %v", at.name, err)
 		}
 		syscall.Kill(pid, syscall.SIGKILL)
 		m.pid = 0
-		m.start("s3://" + bucket)
+		m.start("s3://"+bucket, flags...)
 		m.umount()
 		old, now := 0, 0
 		for _, key := range srv.List(t, bucket, "main/") {
@@ -213,9 +228,9 @@ func TestARenamedDirectoryIsWholeAfterACrash(t *testing.T) {
 				t.Errorf("%s: %s has %q", at.name, key, got)
 			}
 		}
-		if old > 0 && now > 0 || old+now != files || err == nil && old > 0 {
-			t.Errorf("%s: %v; %d files under the old name, %d under the new one", at.name, err, old, now)
+		if old > 0 && now > 0 || old+now != stored+written || err == nil && old > 0 {
+			t.Errorf("%s %d: %v; %d files under the old name, %d under the new one", at.name, at.n, err, old, now)
 		}
-		m.start("s3://" + bucket)
+		m.start("s3://"+bucket, flags...)
 	}
 }
