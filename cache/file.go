@@ -117,6 +117,12 @@ func (h *handle) CopyFrom(ctx context.Context, src store.File, srcOff, off, n in
 	}
 	defer release()
 	object, ok := from.in.published(path)
+	if ok && object.size <= openWhole && h.in.t.c.opts.WriteBack {
+		// It came as a whole when it was opened. What is written anew can be
+		// acknowledged by the journal; a reference to an object that somebody
+		// else may remove cannot.
+		return 0, store.ErrUnsupported
+	}
 	if !ok || object.size > n || !h.in.becomeCopy(object) {
 		return 0, store.ErrUnsupported
 	}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"slices"
@@ -13,8 +14,9 @@ import (
 )
 
 // siblings fetches small files ahead of whoever reads those of a directory one
-// after another, each by one request that answers lookup, open and reads. At
-// the end of a directory it goes on with the next one beside it.
+// after another, by their names or by their numbers, as cp -r does, each by one
+// request that answers lookup, open and reads. At the end of a directory that is
+// read by names it goes on with the next one beside it.
 //
 // An open takes what was fetched ahead for true once, if it was asked for less
 // than the time to live ago, and aheadLife at most: see metadata.takeAhead.
@@ -31,6 +33,11 @@ type walk struct {
 	t   *tree
 	dir store.Path
 
+	hash     uint64 // of the directory, for the numbers in it
+	byNumber bool   // the order of the walk, which files have as well
+	latest   string // opened
+	up       [2]int // files opened in the order of names, and of numbers, up to the latest
+
 	run     int           // files opened in order
 	last    string        // name of the last of them
 	before  string        // and of the one before
@@ -46,6 +53,7 @@ type walk struct {
 const (
 	maxWalks      = 8
 	walkAfter     = 3                // files in order
+	turnAfter     = 10               // files in the other order
 	firstFiles    = 4                // window
 	maxFiles      = 64               // window; and by how much several readers of one directory overtake each other
 	skipFiles     = 8                // that a walk leaves out
@@ -64,6 +72,7 @@ func (s *siblings) opened(t *tree, p store.Path, hit bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := s.walkLocked(t, p.Dir())
+	w.noteOrders(p.Name())
 	if w.files == nil {
 		w.noteUnlisted(p.Name())
 	} else {
@@ -80,26 +89,71 @@ func (s *siblings) walkLocked(t *tree, dir store.Path) *walk {
 		w = s.walks[i]
 		s.walks = slices.Delete(s.walks, i, i+1)
 	} else {
-		w = &walk{t: t, dir: dir}
+		w = &walk{t: t, dir: dir, hash: store.NumberDir(t.Name(), dir.String())}
 		s.walks = s.walks[:min(len(s.walks), maxWalks-1)]
 	}
 	s.walks = slices.Insert(s.walks, 0, w)
 	return w
 }
 
+// compare compares names in the order of the walk, or in the other one.
+func (w *walk) compare(a, b string, other bool) int {
+	if w.byNumber != other {
+		return cmp.Compare(store.Number(w.hash, a), store.Number(w.hash, b))
+	}
+	return strings.Compare(a, b)
+}
+
+// index is where a file is, or would be.
+func (w *walk) index(name string) (i int, found bool) {
+	return slices.BinarySearchFunc(w.files, name, func(e store.Entry, name string) int { return w.compare(e.Name, name, false) })
+}
+
+// noteOrders counts the files that are opened in either order.
+func (w *walk) noteOrders(name string) {
+	for i, other := range []bool{w.byNumber, !w.byNumber} {
+		if w.compare(name, w.latest, other) <= 0 {
+			w.up[i] = 0
+		}
+		w.up[i]++
+	}
+	w.latest = name
+}
+
+// ups are the files opened in the order of the walk, and in the other one.
+func (w *walk) ups() (this, other int) {
+	if w.byNumber {
+		return w.up[1], w.up[0]
+	}
+	return w.up[0], w.up[1]
+}
+
+// turn makes the other order the one of the walk, which is at a name.
+func (w *walk) turn(name string) {
+	w.byNumber = !w.byNumber
+	w.run, _ = w.ups()
+	slices.SortFunc(w.files, func(a, b store.Entry) int { return w.compare(a.Name, b.Name, false) })
+	if i, found := w.index(name); found {
+		w.at, w.next, w.window, w.last, w.went = i, i+1, firstFiles, name, false
+	}
+}
+
 // noteUnlisted takes a name while the others are not known.
 func (w *walk) noteUnlisted(name string) {
-	if name > w.last {
-		w.run++
-	} else {
-		w.run = 1
+	if this, other := w.ups(); this < walkAfter && other >= walkAfter {
+		w.turn(name)
 	}
+	w.run, _ = w.ups()
 	w.before, w.last = w.last, name
 }
 
 // note takes a name. A window grows as long as what is fetched ahead is used.
 func (w *walk) note(name string, hit bool) {
-	i, found := index(w.files, name)
+	if this, other := w.ups(); other >= turnAfter && other > this {
+		w.turn(name)
+		return
+	}
+	i, found := w.index(name)
 	switch {
 	case !found || i <= w.at && i > w.at-maxFiles: // new, or by another reader
 		return
@@ -148,7 +202,7 @@ func (s *siblings) advanceLocked(w *walk) {
 		}
 		s.fetch(w.t, path, e)
 	}
-	if w.at+w.window >= len(w.files) && !w.went {
+	if w.at+w.window >= len(w.files) && !w.went && !w.byNumber {
 		w.went = s.c.start(func() { s.follow(w) }) == nil
 	}
 }
@@ -170,20 +224,24 @@ func (s *siblings) list(w *walk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.listing = files == nil // not again
-	i, found := index(files, w.last)
-	if !found || w.files != nil {
+	if w.files != nil {
 		w.run = 0
 		return
 	}
-	w.files, w.listed, w.at, w.next, w.window = files, time.Now(), i, i+1, firstFiles
-	if j, found := index(files, w.before); !found || j >= i || j < i-skipFiles {
+	w.files = files
+	if w.byNumber {
+		slices.SortFunc(w.files, func(a, b store.Entry) int { return w.compare(a.Name, b.Name, false) })
+	}
+	i, found := w.index(w.last)
+	if !found {
+		w.files, w.run = nil, 0
+		return
+	}
+	w.listed, w.at, w.next, w.window = time.Now(), i, i+1, firstFiles
+	if j, found := w.index(w.before); !found || j >= i || j < i-skipFiles {
 		w.run, w.window = 1, 0 // it only looked like an order
 	}
 	s.advanceLocked(w)
-}
-
-func index(files []store.Entry, name string) (i int, found bool) {
-	return slices.BinarySearchFunc(files, name, func(e store.Entry, name string) int { return strings.Compare(e.Name, name) })
 }
 
 // files are the files of a directory.
@@ -223,7 +281,7 @@ func (s *siblings) follow(w *walk) {
 	defer s.mu.Unlock()
 	next := s.walkLocked(w.t, dir)
 	if next.files == nil {
-		*next = walk{t: w.t, dir: dir, run: w.run, files: files, listed: time.Now(), at: -1, window: w.window}
+		*next = walk{t: w.t, dir: dir, hash: next.hash, run: w.run, files: files, listed: time.Now(), at: -1, window: w.window}
 	}
 	s.advanceLocked(next)
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,6 +69,28 @@ func TestRequestsOfReadingADirectoryInOrder(t *testing.T) {
 		}
 		ok(t, c.Close(t.Context()))
 	})
+}
+
+// cp -r opens files in the order of their inode numbers.
+func TestFilesThatAreReadInTheOrderOfTheirNumbersAreFetchedAhead(t *testing.T) {
+	for before := range 5 { // files that were read by their names
+		synctest.Test(t, func(t *testing.T) {
+			b := newBucket(t)
+			names := b.fillDir("a", 100)
+			c, tree := b.open(Options{})
+			readEach(t, tree, names[:before])
+			time.Sleep(listLife / 2)
+			dir := store.NumberDir("main", "a")
+			number := func(name string) uint64 { return store.Number(dir, strings.TrimPrefix(name, "a/")) }
+			slices.SortFunc(names, func(a, b string) int { return cmp.Compare(number(a), number(b)) })
+			got := b.requests(func() { readEach(t, tree, names) })
+			gets, stats := count(got, "GET main/"), count(got, "STAT main/")
+			if gets+stats > len(names)+3*turnAfter { // else two each
+				t.Errorf("after %d: %d GET and %d STAT for %d files", before, gets, stats, len(names))
+			}
+			ok(t, c.Close(t.Context()))
+		})
+	}
 }
 
 func TestReadingADirectoryOutOfOrderFetchesNothingAhead(t *testing.T) {

@@ -195,7 +195,7 @@ func (d *dirNode) listed(p place, hash uint64, e store.Entry) fuse.DirEntry {
 	}
 	n := d.member(e.Name)
 	if n == nil {
-		entry.Ino = d.m.numbers.peek(hashName(hash, e.Name))
+		entry.Ino = d.m.numbers.peek(store.Number(hash, e.Name))
 		return entry
 	}
 	entry.Ino = n.base().number

@@ -1,6 +1,10 @@
 package fs
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/keifs/keifs/store"
+)
 
 // numbers gives inode numbers. A number is a hash of branch and path, so that
 // a file has the same one after a remount and on another host; but no two live
@@ -17,35 +21,6 @@ const rootNumber = 1
 
 func newNumbers() *numbers {
 	return &numbers{taken: map[uint64]uint64{}}
-}
-
-// FNV-1a, written out since names are hashed on top of their directory.
-const (
-	hashOffset = 14695981039346656037
-	hashPrime  = 1099511628211
-)
-
-func hashString(h uint64, s string) uint64 {
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * hashPrime
-	}
-	return h
-}
-
-// hashDir begins the hash of the names in a directory; hashName ends it.
-func hashDir(branch, path string) uint64 {
-	h := hashString(hashOffset, branch)
-	if path != "" {
-		h = hashString(h, "/"+path)
-	}
-	return h
-}
-
-func hashName(dir uint64, name string) uint64 {
-	h := hashString(dir, "/"+name)
-	// The low bits of FNV are its good ones; some programs read the number as signed.
-	h ^= h >> 32
-	return h &^ (1 << 63)
 }
 
 // claim takes a number for a node, and a serial that no other node has.
@@ -77,7 +52,7 @@ func (n *numbers) freeLocked(hash uint64) uint64 {
 		if _, taken := n.taken[hash]; !taken && hash > rootNumber {
 			return hash
 		}
-		hash = hashName(hash, "")
+		hash = store.Number(hash, "")
 	}
 }
 

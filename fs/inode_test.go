@@ -3,13 +3,15 @@ package fs
 import (
 	"fmt"
 	"testing"
+
+	"github.com/keifs/keifs/store"
 )
 
 func TestANumberIsTheSameInEveryMount(t *testing.T) {
 	a, b := newNumbers(), newNumbers()
-	dir := hashDir("main", "docs")
-	first, _ := a.claim(hashName(dir, "a.txt"))
-	second, _ := b.claim(hashName(dir, "a.txt"))
+	dir := store.NumberDir("main", "docs")
+	first, _ := a.claim(store.Number(dir, "a.txt"))
+	second, _ := b.claim(store.Number(dir, "a.txt"))
 	// It is written down, since it must not change with a release either.
 	const want = 5446608486094253243
 	if first != want || second != want {
@@ -19,7 +21,7 @@ func TestANumberIsTheSameInEveryMount(t *testing.T) {
 
 func TestTwoLiveNodesNeverShareANumber(t *testing.T) {
 	n := newNumbers()
-	hash := hashName(hashDir("main", ""), "a")
+	hash := store.Number(store.NumberDir("main", ""), "a")
 	seen := map[uint64]bool{}
 	type claimed struct{ number, serial uint64 }
 	var all []claimed
@@ -66,10 +68,10 @@ func TestTheReservedNumbersAreNotGiven(t *testing.T) {
 func TestNamesOfALargeDirectoryGetDifferentNumbers(t *testing.T) {
 	seen := map[uint64]string{}
 	for d := range 10 {
-		dir := hashDir("main", fmt.Sprint("d", d))
+		dir := store.NumberDir("main", fmt.Sprint("d", d))
 		for i := range 10_000 {
 			name := fmt.Sprint("file", i)
-			number := hashName(dir, name)
+			number := store.Number(dir, name)
 			if other, twice := seen[number]; twice {
 				t.Fatalf("d%d/%s and %s both have %d", d, name, other, number)
 			}

@@ -193,7 +193,7 @@ func (d *dirNode) newChild(ctx context.Context, name string, e store.Entry) (*go
 		}
 		b.branch = newBranch(tree)
 	}
-	b.number, b.serial = d.m.numbers.claim(hashName(dir.hash(), name))
+	b.number, b.serial = d.m.numbers.claim(store.Number(dir.hash(), name))
 	d.m.places.put(b, d, name)
 	if b.serial >= d.m.kernel.sweepAt.Load() {
 		d.m.kernel.rouse()
@@ -203,7 +203,7 @@ func (d *dirNode) newChild(ctx context.Context, name string, e store.Entry) (*go
 }
 
 // hash begins the hashes of the names in the directory p.
-func (p place) hash() uint64 { return hashDir(p.branch.name, p.path.String()) }
+func (p place) hash() uint64 { return store.NumberDir(p.branch.name, p.path.String()) }
 
 // enter fills the answer to a lookup, or to whatever made e.
 func (d *dirNode) enter(ctx context.Context, name string, e store.Entry, seen lineage, out *fuse.EntryOut) (*gofs.Inode, error) {
