@@ -130,6 +130,37 @@ func TestRequestsOfASequentialRead(t *testing.T) {
 	}
 }
 
+// What it costs to read some of a file backward, or at equal distances.
+func TestRequestsOfOtherReadsInOrder(t *testing.T) {
+	for what, c := range map[string]struct {
+		off, step, n, count int64
+		want                []int64 // with what was fetched ahead in vain
+	}{
+		"backward by 1 MiB":               {63 * mib, -mib, mib, 64, slices.Concat(slices.Repeat([]int64{4096}, 8), slices.Repeat([]int64{2048}, 8), slices.Repeat([]int64{1024}, 16))},
+		"4 KiB of every 10 MiB":           {0, 10 * mib, 4 * kib, 20, slices.Repeat([]int64{128}, 26)},
+		"4 KiB of every 10 MiB, backward": {200 * mib, -10 * mib, 4 * kib, 20, slices.Repeat([]int64{128}, 21)},
+		"1 MiB of every 10 MiB":           {0, 10 * mib, mib, 20, slices.Repeat([]int64{1024}, 26)},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				f := newChunks(t, dir, 1<<30, 64*mib)
+				src := new(source)
+				o, r := src.object(256*mib), newReads()
+				for i := range c.count {
+					read(t, f, r, o, c.off+i*c.step, c.n)
+					synctest.Wait()
+				}
+				r.close(f)
+				f.work.Wait()
+				if got := src.sizes(); !slices.Equal(got, c.want) {
+					t.Errorf("%d requests of KiB: %v", len(got), got)
+				}
+			})
+		})
+	}
+}
+
 func TestAReadAtRandomFetchesOneBlock(t *testing.T) {
 	f := newChunks(t, t.TempDir(), 1<<30, 64*mib)
 	src := new(source)
@@ -417,21 +448,61 @@ func TestMemoryStaysInBoundsWhenTheDiskIsStuck(t *testing.T) {
 	o, r := new(source).object(48*mib), newReads()
 	for off := int64(0); off < o.size; off += mib {
 		read(t, f, r, o, off, mib)
-		f.mu.Lock()
-		held := map[*block]bool{}
-		for _, id := range f.memory.keys() {
-			b, _ := f.memory.peek(id)
-			held[b] = true
-		}
-		for s := range f.all {
-			for _, b := range s.blocks {
-				held[b] = true
-			}
-		}
-		f.mu.Unlock()
-		if n := int64(len(held)) * blockSize; n > 3*half+maxPiece {
+		if n := heldBytes(f); n > 3*half+maxPiece {
 			t.Fatalf("at %d: %d bytes in memory", off, n)
 		}
+	}
+}
+
+// heldBytes is how much content is in memory.
+func heldBytes(f *fetcher) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	held := map[*block]bool{}
+	for _, id := range f.memory.keys() {
+		b, _ := f.memory.peek(id)
+		held[b] = true
+	}
+	for s := range f.all {
+		for _, b := range s.blocks {
+			held[b] = true
+		}
+	}
+	return int64(len(held)) * blockSize
+}
+
+func TestMemoryStaysInBoundsHoweverFilesAreRead(t *testing.T) {
+	const half, size = 16 * mib, 64 * mib // memory as above
+	for what, offset := range map[string]func(i int64, rnd *rand.Rand) int64{
+		"streams":  func(i int64, _ *rand.Rand) int64 { return i * 64 * kib },
+		"backward": func(i int64, _ *rand.Rand) int64 { return size - (i+1)*64*kib },
+		"strides":  func(i int64, _ *rand.Rand) int64 { return i * 320 * kib % (size - 64*kib) / kib * kib },
+		"at random, until all is fetched": func(_ int64, rnd *rand.Rand) int64 {
+			return rnd.Int64N(size/4096) * 4096 / (64 * kib) * 64 * kib
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			f := newChunks(t, t.TempDir(), 1<<30, half)
+			var readers sync.WaitGroup
+			for i := range uint64(4) {
+				readers.Go(func() {
+					o, r := new(source).object(size), newReads()
+					o.key = string(rune('a' + i))
+					defer r.fill.close(f)
+					defer r.close(f)
+					rnd := rand.New(rand.NewPCG(i, 1))
+					for i := range int64(size / (64 * kib)) {
+						read(t, f, r, o, offset(i, rnd), 4096+60*kib*(i%2))
+						if n := heldBytes(f); n > 3*half+4*maxPiece {
+							t.Errorf("after %d reads: %d bytes in memory", i, n)
+							return
+						}
+					}
+				})
+			}
+			readers.Wait()
+		})
 	}
 }
 
