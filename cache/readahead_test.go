@@ -132,11 +132,12 @@ func TestRequestsOfASequentialRead(t *testing.T) {
 
 // What it costs to read some of a file backward, or at equal distances.
 func TestRequestsOfOtherReadsInOrder(t *testing.T) {
+	growing := slices.Concat(slices.Repeat([]int64{4096}, 8), slices.Repeat([]int64{2048}, 8), slices.Repeat([]int64{1024}, 16))
 	for what, c := range map[string]struct {
 		off, step, n, count int64
 		want                []int64 // with what was fetched ahead in vain
 	}{
-		"backward by 1 MiB":               {63 * mib, -mib, mib, 64, slices.Concat(slices.Repeat([]int64{4096}, 8), slices.Repeat([]int64{2048}, 8), slices.Repeat([]int64{1024}, 16))},
+		"backward by 1 MiB":               {63 * mib, -mib, mib, 64, growing},
 		"4 KiB of every 10 MiB":           {0, 10 * mib, 4 * kib, 20, slices.Repeat([]int64{128}, 26)},
 		"4 KiB of every 10 MiB, backward": {200 * mib, -10 * mib, 4 * kib, 20, slices.Repeat([]int64{128}, 21)},
 		"1 MiB of every 10 MiB":           {0, 10 * mib, mib, 20, slices.Repeat([]int64{1024}, 26)},
