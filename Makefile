@@ -42,4 +42,4 @@ ROUNDS ?= 1
 SCALE ?= 1
 
 bench: ## the tables of test/bench/README.md: all rows, or those in ROWS, as ROWS=read1,cat
-	go test ./test/bench -run '^$$' -bench . -benchtime 1x -count $(ROUNDS) -timeout 3h -scale $(SCALE) -rows '$(ROWS)'
+	go test ./test/bench -run '^$$' -bench . -benchtime 1x -count $(ROUNDS) -timeout 3h -scale $(SCALE) -rows '$(ROWS)' -log '$(abspath $(LOG))'

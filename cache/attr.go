@@ -102,6 +102,9 @@ func (t *tree) setObjectAttr(ctx context.Context, p store.Path, change store.Att
 	if err := t.removed(p); err != nil {
 		return store.Entry{}, err
 	}
+	if e, seen, absent := t.c.meta.recall(t.Name(), p); seen && !absent {
+		change.Dir = e.IsDir() && e.Marker
+	}
 	e, err := t.store.SetAttr(ctx, p, change)
 	if err != nil {
 		t.c.meta.forget(t.Name(), p, false)

@@ -52,33 +52,35 @@ func noStat(t testing.TB, got []string) {
 // What this mount stored, and what it asked about, it knows in the next one
 // from a listing alone.
 func TestAttributesAreKnownAfterARemount(t *testing.T) {
-	b := secondsBucket(t)
-	dir := t.TempDir()
-	c, tree := b.open(Options{Dir: dir})
-	_, err := tree.Mkdir(t.Context(), path(t, "d"), store.Attr{Mode: store.ModeDir | 0o700})
-	ok(t, err)
-	for i := range keptFiles {
-		f, err := tree.Create(t.Context(), path(t, fmt.Sprintf("d/f%02d", i)), store.Attr{Mode: store.ModeRegular | 0o640}, false)
+	synctest.Test(t, func(t *testing.T) {
+		b := secondsBucket(t)
+		dir := t.TempDir()
+		c, tree := b.open(Options{Dir: dir})
+		_, err := tree.Mkdir(t.Context(), path(t, "d"), store.Attr{Mode: store.ModeDir | 0o700})
 		ok(t, err)
-		write(t, f, 0, "x")
-		at := time.Unix(int64(i), 5)
-		_, err = f.SetAttr(t.Context(), store.AttrChange{Mtime: &at})
-		ok(t, err)
-		closeFile(t, f)
-	}
-	ok(t, c.Close(t.Context()))
-
-	for range 2 {
-		c, tree = b.open(Options{Dir: dir})
-		var all map[string]store.Entry
-		noStat(t, b.requests(func() { all = lookAtAll(t, tree, "d") }))
 		for i := range keptFiles {
-			if e := all[fmt.Sprintf("f%02d", i)]; e.Mode != store.ModeRegular|0o640 || !e.Mtime.Equal(time.Unix(int64(i), 5)) || e.Size != 1 {
-				t.Fatalf("%d: %+v", i, e)
-			}
+			f, err := tree.Create(t.Context(), path(t, fmt.Sprintf("d/f%02d", i)), store.Attr{Mode: store.ModeRegular | 0o640}, false)
+			ok(t, err)
+			write(t, f, 0, "x")
+			at := time.Unix(int64(i), 5)
+			_, err = f.SetAttr(t.Context(), store.AttrChange{Mtime: &at})
+			ok(t, err)
+			closeFile(t, f)
 		}
 		ok(t, c.Close(t.Context()))
-	}
+
+		for range 2 {
+			c, tree = b.open(Options{Dir: dir})
+			var all map[string]store.Entry
+			noStat(t, b.requests(func() { all = lookAtAll(t, tree, "d") }))
+			for i := range keptFiles {
+				if e := all[fmt.Sprintf("f%02d", i)]; e.Mode != store.ModeRegular|0o640 || !e.Mtime.Equal(time.Unix(int64(i), 5)) || e.Size != 1 {
+					t.Fatalf("%d: %+v", i, e)
+				}
+			}
+			ok(t, c.Close(t.Context()))
+		}
+	})
 }
 
 // Somebody else's change of attributes is seen by the next listing, however
@@ -144,25 +146,27 @@ func TestAttributesThatWereToldTooSoonAreNotKept(t *testing.T) {
 }
 
 func TestAttributesOfAnotherBucketOrOwnerAreNotBelieved(t *testing.T) {
-	dir := t.TempDir()
-	b := secondsBucket(t)
-	c, tree := b.open(Options{Dir: dir})
-	for i := range keptFiles {
-		closeFile(t, create(t, tree, fmt.Sprintf("f%02d", i), false))
-	}
-	ok(t, c.Close(t.Context()))
-	if _, err := os.Stat(filepath.Join(dir, "attributes")); err != nil {
-		t.Fatal(err)
-	}
-	b.opts.FileMode, b.opts.UID = 0o600, 7
-	c, tree = b.open(Options{Dir: dir})
-	defer c.Close(t.Context())
-	for range tree.List(t.Context(), store.Path{}) {
-	}
-	e, err := tree.Lookup(t.Context(), path(t, "f00"))
-	if err != nil || e.UID != 7 {
-		t.Errorf("%+v, %v", e, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		b := secondsBucket(t)
+		c, tree := b.open(Options{Dir: dir})
+		for i := range keptFiles {
+			closeFile(t, create(t, tree, fmt.Sprintf("f%02d", i), false))
+		}
+		ok(t, c.Close(t.Context()))
+		if _, err := os.Stat(filepath.Join(dir, "attributes")); err != nil {
+			t.Fatal(err)
+		}
+		b.opts.FileMode, b.opts.UID = 0o600, 7
+		c, tree = b.open(Options{Dir: dir})
+		defer c.Close(context.Background())
+		for range tree.List(t.Context(), store.Path{}) {
+		}
+		e, err := tree.Lookup(t.Context(), path(t, "f00"))
+		if err != nil || e.UID != 7 {
+			t.Errorf("%+v, %v", e, err)
+		}
+	})
 }
 
 // Names that are looked up one after another, and never listed, cost a listing

@@ -29,7 +29,7 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 	}
 	var tried map[string]string // by an attempt whose answer may have been lost
 	for range attempts {
-		f, err := s.lookBase(ctx, pl, change.Base)
+		f, err := s.lookBase(ctx, pl, change)
 		if err != nil {
 			return Entry{}, err
 		}
@@ -94,16 +94,21 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 	return Entry{}, fmt.Errorf("attributes of %q: it changes all the time: %w", p, ErrStale)
 }
 
-// lookBase is look, cheaper where the version says that it is a file.
-func (s *Store) lookBase(ctx context.Context, pl place, base string) (found, error) {
-	if base == "" || pl.path.IsRoot() {
-		return s.look(ctx, pl.path)
+// lookBase is look, cheaper where the caller knows what kind it is.
+func (s *Store) lookBase(ctx context.Context, pl place, change AttrChange) (found, error) {
+	switch {
+	case change.Dir && !pl.shadow && !pl.path.IsRoot():
+		if f, err := s.lookDir(ctx, pl); err != nil || f.Marker {
+			return f, err
+		}
+	case change.Base != "" && !pl.path.IsRoot():
+		info, err := s.stat(ctx, pl)
+		if err != nil {
+			return found{}, fail("attributes of", pl.path, err)
+		}
+		return s.fileFound(pl.path, info), nil
 	}
-	info, err := s.stat(ctx, pl)
-	if err != nil {
-		return found{}, fail("attributes of", pl.path, err)
-	}
-	return s.fileFound(pl.path, info), nil
+	return s.look(ctx, pl.path)
 }
 
 // Mkdir implements Tree. At the root it makes a branch.

@@ -51,7 +51,19 @@ func TestWhatChangingAttributesCosts(t *testing.T) {
 	if found, err := b.HeadDir(ctx, b.path("d")); err != nil || !alike(found, e) {
 		t.Errorf("changed to\n%+v, found as\n%+v, %v", e, found, err)
 	}
-	_, err = b.SetAttr(ctx, b.path("none"), AttrChange{})
+	_, err = b.SetAttr(ctx, b.path("d"), AttrChange{Dir: true, GID: new(uint32(8))})
+	ok(t, err)
+	b.in.ResetRequests()
+	_, err = b.SetAttr(ctx, b.path("d"), AttrChange{Dir: true, GID: new(uint32(9))})
+	ok(t, err)
+	b.cost("STAT main/d/", "PUT main/d/ if-match")
+	b.in.ResetRequests()
+	e, err = b.SetAttr(ctx, f, AttrChange{Dir: true, Mode: new(uint32(0o600))})
+	if err != nil || e.IsDir() || e.Mode != 0o100600 {
+		t.Errorf("a file that was taken for a directory: %+v %v", e, err)
+	}
+	b.cost("STAT main/f/", "STAT main/f", "LIST main/f/", "COPY main/f if-match")
+	_, err = b.SetAttr(ctx, b.path("none"), AttrChange{Dir: true})
 	is(t, err, ErrNotExist)
 	_, err = b.SetAttr(ctx, f, AttrChange{Size: new(int64(0))})
 	is(t, err, ErrUnsupported)

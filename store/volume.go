@@ -286,6 +286,10 @@ type AttrChange struct {
 	// has the same.
 	Base string
 
+	// Dir: a directory with an object of its own was there, which spares
+	// requests where it still is.
+	Dir bool
+
 	// Xattr sets or, with a nil Value, removes one extended attribute.
 	Xattr *XattrChange
 }

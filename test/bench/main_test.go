@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -24,9 +25,13 @@ import (
 // the proxy costs is not to count for the plain client.
 const proxyEnv = "KEIFS_BENCH_PROXY"
 
+// logEnv names the file that the proxy writes its log to.
+const logEnv = "KEIFS_BENCH_LOG"
+
 var (
 	scale = flag.Float64("scale", 1, "size of the benchmarks' work, for trying them out")
 	only  = flag.String("rows", "", "names of the rows to measure, separated by commas; default all")
+	log   = flag.String("log", "", "file to write each request to that goes through the proxy")
 	table Table
 )
 
@@ -47,7 +52,16 @@ func TestMain(m *testing.M) {
 
 // proxyMain is a proxy with a control address, until standard input ends.
 func proxyMain(server string) error {
-	p := NewProxy(server)
+	log := io.Discard
+	if name := os.Getenv(logEnv); name != "" {
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		log = f
+	}
+	p := NewProxy(server, log)
 	control := http.NewServeMux()
 	control.HandleFunc("POST /reset", func(_ http.ResponseWriter, r *http.Request) {
 		var profile Profile
@@ -128,7 +142,7 @@ func (s *site) startProxy() {
 		s.b.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), proxyEnv+"="+strings.TrimPrefix(s.srv.Endpoint, "http://"))
+	cmd.Env = append(os.Environ(), proxyEnv+"="+strings.TrimPrefix(s.srv.Endpoint, "http://"), logEnv+"="+*log)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

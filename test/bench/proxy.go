@@ -43,21 +43,24 @@ type Count struct {
 // mostly by splice(2), which costs little.
 type Proxy struct {
 	server string // host:port
+	log    io.Writer
 
 	mu      sync.Mutex
 	profile Profile
 	count   Count
 }
 
-// NewProxy makes a proxy for the server at host:port.
-func NewProxy(server string) *Proxy {
-	return &Proxy{server: server, count: Count{Requests: map[string]int64{}}}
+// NewProxy makes a proxy for the server at host:port. It writes a line for each
+// request to log, and an empty one where it begins to count.
+func NewProxy(server string, log io.Writer) *Proxy {
+	return &Proxy{server: server, log: log, count: Count{Requests: map[string]int64{}}}
 }
 
 // Reset puts a profile in force and counts from zero.
 func (p *Proxy) Reset(profile Profile) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	fmt.Fprintln(p.log)
 	p.profile = profile
 	p.count = Count{Requests: map[string]int64{}, Changing: p.count.Changing}
 }
@@ -115,7 +118,7 @@ func (p *Proxy) exchange(client, server *end) error {
 		return err
 	}
 	op, changes := operation(req)
-	profile := p.begin(op, changes)
+	profile := p.begin(op, changes, req)
 	up, down, status, err := relay(client, server, head, req, profile)
 	p.finish(changes, up, down, status)
 	if err == nil && req.Close {
@@ -124,9 +127,10 @@ func (p *Proxy) exchange(client, server *end) error {
 	return err
 }
 
-func (p *Proxy) begin(op string, changes bool) Profile {
+func (p *Proxy) begin(op string, changes bool, req *http.Request) Profile {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	fmt.Fprintln(p.log, time.Now().Format("05.000"), op, req.URL.RequestURI())
 	p.count.Requests[op]++
 	if changes {
 		p.count.Changing++

@@ -16,7 +16,7 @@ import (
 func TestTheProxyPassesEverythingAndCounts(t *testing.T) {
 	srv := versitygw.Shared(t)
 	bucket := srv.NewBucket(t)
-	p := NewProxy(strings.TrimPrefix(srv.Endpoint, "http://"))
+	p := NewProxy(strings.TrimPrefix(srv.Endpoint, "http://"), io.Discard)
 	front, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
