@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -162,7 +161,7 @@ func (m *metadata) listedLocked(branch string, p store.Path) (e store.Entry, fou
 		return e, false, at, false
 	}
 	e, found, at, sure = item.list.find(p.Name(), m.good)
-	if !found && branch == "" && strings.Contains(p.Name(), "@") {
+	if !found && branch == "" && store.IsRevision(p.Name()) {
 		sure = false // a revision is there without being listed
 	}
 	return e, found, at, sure
@@ -391,6 +390,9 @@ func (m *metadata) pageLocked(key metaKey, from store.Cursor) (store.Page, bool)
 
 // addRunLocked remembers a part of a listing.
 func (m *metadata) addRunLocked(key metaKey, r *stretch) {
+	if !r.end && r.from.Compare(r.to) == 0 {
+		return // a page that is all within one of the directories
+	}
 	m.noticeRunLocked(key, r)
 	item, ok := m.lru.get(key)
 	if !ok {

@@ -37,7 +37,7 @@ func (c *Cache) Branch(ctx context.Context, name string) (store.Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("branch %s: %w", name, err)
 	}
-	if strings.Contains(name, "@") {
+	if store.IsRevision(name) {
 		if s, err = c.store.Open(ctx, name); err != nil {
 			return nil, err
 		}

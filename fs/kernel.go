@@ -3,7 +3,6 @@ package fs
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -222,10 +221,9 @@ func (d *dirNode) forgetFile(name string, n member) {
 
 // Refresh makes the volume and the kernel forget what the bucket said about what
 // is at a path of the mount and below it; the path of everything is empty.
-// What is not in the bucket yet stays. The error is that of store.ParsePath.
+// What is not in the bucket yet stays. The error is that of store.SplitPath.
 func (s *Server) Refresh(path string) error {
-	branch, below, _ := strings.Cut(path, "/")
-	p, err := store.ParsePath(below)
+	branch, p, err := store.SplitPath(path)
 	if err != nil {
 		return err
 	}

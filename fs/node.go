@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
@@ -141,7 +140,7 @@ func (d *dirNode) child(ctx context.Context, name string, e store.Entry, seen li
 // has: "main@2h" is a later commit by now.
 func (d *dirNode) moved(ctx context.Context, name string, old member) (bool, error) {
 	b := old.base().branch
-	if b == nil || !strings.Contains(name, "@") {
+	if b == nil || !store.IsRevision(name) {
 		return false, nil
 	}
 	tree, err := d.m.vol.Branch(ctx, name)

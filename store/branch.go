@@ -14,6 +14,10 @@ import (
 // maxBranch is the length of a branch's name in bytes, at most.
 const maxBranch = 200
 
+// IsRevision says whether a name of the root means a revision, as "main@2h" does.
+// No branch has such a name.
+func IsRevision(name string) bool { return strings.Contains(name, "@") }
+
 // ValidateBranch returns ErrBadName or ErrNameTooLong for what a new branch
 // cannot be called. A top-level prefix that other tools made is a branch
 // whatever its name.

@@ -28,6 +28,14 @@ func ParsePath(rel string) (Path, error) {
 	return Path{rel}, nil
 }
 
+// SplitPath splits a path of a mount into the branch, which is empty for the root
+// above the branches, and the path in that. Errors as ParsePath.
+func SplitPath(path string) (branch string, p Path, err error) {
+	branch, below, _ := strings.Cut(path, "/")
+	p, err = ParsePath(below)
+	return branch, p, err
+}
+
 // ValidateRel returns the error that ParsePath would.
 func ValidateRel(rel string) error {
 	_, err := ParsePath(rel)

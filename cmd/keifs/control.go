@@ -22,10 +22,11 @@ import (
 // answers when everything is in the bucket and the mount has ended, or a
 // report of why it stays; POST /sync?path=P when what is at and below that path
 // of the mount is in the bucket; POST /refresh?path=P when all that was remembered
-// of it is forgotten; POST /branch?name=N&from=REV when the branch is made, POST
-// /drop?name=N when it is deleted (with &committed=ID only if it has nothing that
-// this commit has not); POST /materialize?name=N when it has objects of its own;
-// GET /branches where all stand.
+// of it is forgotten; POST /warm?path=P&data=1 as lines of progress, the last of
+// them when all is known; POST /branch?name=N&from=REV when the branch is made,
+// POST /drop?name=N when it is deleted (with &committed=ID only if it has nothing
+// that this commit has not); POST /materialize?name=N when it has objects of its
+// own; GET /branches where all stand.
 
 // socketPath is the control socket of the mount at dir.
 func socketPath(folder, dir string) string {
@@ -87,6 +88,7 @@ func serveControl(l *net.UnixListener, s *session) *control {
 	mux.HandleFunc("POST /refresh", func(w http.ResponseWriter, r *http.Request) {
 		answerReport(w, s.dir, s.server.Refresh(r.FormValue("path")))
 	})
+	mux.HandleFunc("POST /warm", s.warm)
 	mux.HandleFunc("POST /branch", func(w http.ResponseWriter, r *http.Request) {
 		answerReport(w, s.dir, s.fork(r.Context(), r.FormValue("name"), r.FormValue("from")))
 	})

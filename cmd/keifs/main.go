@@ -69,7 +69,7 @@ lacks something.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%w", err) })
 	root.Version = versionLine()
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(mountCommand(sh), umountCommand(), syncCommand(), refreshCommand(), branchCommand(sh), statusCommand(), probeCommand(sh), versionCommand())
+	root.AddCommand(mountCommand(sh), umountCommand(), syncCommand(), refreshCommand(), warmCommand(), branchCommand(sh), statusCommand(), probeCommand(sh), versionCommand())
 	root.AddCommand(commitCommand(sh), logCommand(sh), showCommand(sh), diffCommand(sh), mergeCommand(sh), restoreCommand(sh),
 		resetCommand(sh), undoCommand(sh), runCommand(sh), tagCommand(sh), reflogCommand(sh), fsckCommand(sh), gcCommand(sh))
 	return root

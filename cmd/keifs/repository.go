@@ -151,7 +151,7 @@ func (r *repository) onBranch() (string, error) {
 	switch {
 	case r.branch == "":
 		return "", usageError("which branch? Go into its directory, or name it with --branch NAME")
-	case strings.Contains(r.branch, "@"):
+	case store.IsRevision(r.branch):
 		return "", usageError("%s is what a branch was: it cannot be changed", r.branch)
 	}
 	return r.branch, nil
@@ -202,15 +202,11 @@ func (r *repository) keyPath(arg string) (string, error) {
 // progress returns what shows on a terminal how far something is; done takes
 // it away.
 func (r *repository) progress(what string) (show func(int64), done func()) {
-	f, ok := r.err.(*os.File)
-	if ok {
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		ok = err == nil
+	line, done := onTerminal(r.err)
+	if line == nil {
+		return nil, done
 	}
-	if !ok {
-		return nil, func() {}
-	}
-	return func(n int64) { fmt.Fprintf(f, "\rkeifs: %d %s\x1b[K", n, what) }, func() { fmt.Fprint(f, "\r\x1b[K") }
+	return func(n int64) { line(fmt.Sprintf("%d %s", n, what)) }, done
 }
 
 // author is who commits: name@host.

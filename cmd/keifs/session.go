@@ -135,18 +135,17 @@ func (s *session) unmount(ctx context.Context) error {
 
 // sync returns when what is at and below a path of the mount is in the bucket.
 func (s *session) sync(ctx context.Context, path string) error {
-	branch, below, _ := strings.Cut(path, "/")
-	if branch == "" {
+	branch, p, err := store.SplitPath(path)
+	switch {
+	case err != nil:
+		return err
+	case branch == "":
 		return s.vol.Sync(ctx)
 	}
 	tree, err := s.vol.Branch(ctx, branch)
 	if errors.Is(err, store.ErrNotExist) {
 		return nil // a file beside the branches, which nobody can have changed
 	}
-	if err != nil {
-		return err
-	}
-	p, err := store.ParsePath(below)
 	if err != nil {
 		return err
 	}

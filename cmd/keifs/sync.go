@@ -86,12 +86,9 @@ func (c controlClient) syncShown(ctx context.Context, path string, w io.Writer) 
 // progress shows on a terminal how much is not in the bucket yet, until the
 // result is called.
 func (c controlClient) progress(ctx context.Context, w io.Writer) (ended func()) {
-	f, ok := w.(*os.File)
-	if !ok {
-		return func() {}
-	}
-	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
-		return func() {}
+	show, done := onTerminal(w)
+	if show == nil {
+		return done
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
@@ -101,16 +98,30 @@ func (c controlClient) progress(ctx context.Context, w io.Writer) (ended func())
 			if st, err := c.status(ctx, false); err == nil && len(st.Pending) > 0 {
 				left := st.pendingBytes()
 				most = max(most, left)
-				fmt.Fprintf(f, "\rkeifs: %s to go %s\x1b[K", st.pending(), bar(most-left, most))
+				show(fmt.Sprintf("%s to go %s", st.pending(), bar(most-left, most)))
 			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(200 * time.Millisecond):
 			}
 		}
-		fmt.Fprint(f, "\r\x1b[K")
+		done()
 	})
 	return func() { cancel(); group.Wait() }
+}
+
+// onTerminal returns what shows a line on a terminal, in place of the one
+// before, and what takes it away. show is nil where w is none.
+func onTerminal(w io.Writer) (show func(line string), done func()) {
+	f, ok := w.(*os.File)
+	if ok {
+		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+		ok = err == nil
+	}
+	if !ok {
+		return nil, func() {}
+	}
+	return func(line string) { fmt.Fprintf(f, "\rkeifs: %s\x1b[K", line) }, func() { fmt.Fprint(f, "\r\x1b[K") }
 }
 
 // bar shows how much of something is done.
