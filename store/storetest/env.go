@@ -43,7 +43,7 @@ func newEnv(t *testing.T, open Open, settle func(store.Volume) error, b bucket) 
 	if e.probed == nil {
 		e.probed = new(atomic.Pointer[backend.Caps])
 	}
-	e.opts.Host = "here"
+	e.opts.Host, e.opts.Attrs = "here", b.attrs
 	if b.base {
 		b, err := newBased(e.ctx, raw)
 		e.ok(err)

@@ -57,10 +57,11 @@ func RunOn(t *testing.T, fresh func(t *testing.T) backend.Backend, open Open) {
 
 // bucket is one kind of bucket.
 type bucket struct {
-	name string
-	caps backend.Caps
-	base bool // the branch main has a base
-	make func(t *testing.T) backend.Backend
+	name  string
+	caps  backend.Caps
+	base  bool        // the branch main has a base
+	attrs store.Attrs // as mounts have it
+	make  func(t *testing.T) backend.Backend
 
 	probed *atomic.Pointer[backend.Caps] // what all tests know; nil: each asks
 }
@@ -102,6 +103,11 @@ func buckets(t *testing.T) []bucket {
 		}})
 	}
 	for _, b := range list[1:] {
+		if b.name == plain {
+			auto := b
+			auto.name, auto.attrs = "mem, attributes as mounts ask for them", store.AttrsAuto
+			list = append(list, auto)
+		}
 		if b.name != "mem versioned" && b.name != "mem ignoring" {
 			b.name, b.base = b.name+", with a base", true
 			list = append(list, b)
