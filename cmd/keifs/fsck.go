@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,10 +19,14 @@ func fsckCommand(sh *shared) *cobra.Command {
 		Short: "Check that everything that any commit names is there",
 		Long: `Check every ref, tag, commit and range of the store, and that the content of every
 entry is in the bucket still. What other tools destroyed is named. Exit status 1
-where something is wrong and was not repaired.`,
+where something is wrong and was not repaired.
+
+A commit that was killed leaves a mark, which keeps more than is needed and makes
+keifs gc wait for a day: --repair takes away those older than --dead-after.`,
 		Args: between(0, 0),
 	}
-	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "repair what can be derived: refs, from their logs")
+	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "repair what can be derived: refs and logs from each other, lost whiteouts, marks of commits that died")
+	cmd.Flags().DurationVar(&opts.DeadAfter, "dead-after", time.Hour, "with --repair: how old the mark of a commit that died is; one that still runs does not finish then")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return historyCommand(sh, cmd, func(ctx context.Context, r *repository, _ []string) error {
 		show, done := r.progress("entries checked")

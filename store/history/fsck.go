@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store/commit"
@@ -28,7 +29,7 @@ type Report struct {
 
 // Problem is one thing that is not as it should be.
 type Problem struct {
-	Kind     string `json:"kind"` // "ref", "tag", "commit", "range", "pin" or "content"
+	Kind     string `json:"kind"` // "ref", "mark", "whiteout", "tag", "commit", "range", "pin" or "content"
 	Name     string `json:"name"`
 	Text     string `json:"text"`
 	Repaired bool   `json:"repaired,omitempty"`
@@ -36,16 +37,24 @@ type Problem struct {
 
 // FsckOptions of Fsck. The zero value is usable.
 type FsckOptions struct {
-	Repair   bool // what can be derived: refs, from their logs
-	Progress func(entries int64)
+	Repair bool // what can be derived
+
+	// DeadAfter is the age at which the mark of a commit is taken for that of one
+	// that died; default an hour. One that still runs does not finish
+	// when its mark is taken away.
+	DeadAfter time.Duration
+	Progress  func(entries int64)
 }
 
 // Fsck checks every ref, tag, commit and range, and that the content of every
 // entry is still in the bucket. It needs memory for the names of all objects.
 // The error is of the store; what is wrong in it is in the report.
 func (r *Repo) Fsck(ctx context.Context, opts FsckOptions) (*Report, error) {
+	if opts.DeadAfter <= 0 {
+		opts.DeadAfter = time.Hour
+	}
 	f := &fsck{r: r, opts: opts, report: &Report{Problems: []Problem{}}, seed: maphash.MakeSeed(), reached: map[string]bool{}}
-	for _, step := range []func(context.Context) error{f.refs, f.tags, f.listObjects, f.commits, f.behind} {
+	for _, step := range []func(context.Context) error{f.refs, f.marks, f.tags, f.listObjects, f.commits, f.whiteouts, f.behind} {
 		if err := step(ctx); err != nil {
 			return f.report, err
 		}
@@ -62,6 +71,9 @@ type fsck struct {
 	// branch names them that was deleted since.
 	reached map[string]bool
 	late    []*refs.Ref // newest entries of logs that their refs did not point to
+	lossy   []string    // branches whose logs lack what they must have
+	marked  []*refs.Ref // that somebody commits to
+	based   []*refs.Ref // that have a base, and a commit of their own
 
 	seed    maphash.Seed
 	objects map[string]uint64 // hash of the ETag, by key
@@ -110,11 +122,27 @@ func (f *fsck) branch(ctx context.Context, name string) error {
 	ref, refErr := f.r.refs.Load(ctx, name)
 	if refErr == nil {
 		f.reach(true, named(ref)...)
+		if ref.Committing != "" {
+			f.marked = append(f.marked, ref)
+		}
+		if ref.Base != "" && ref.Head != "" && ref.Head != ref.Base {
+			f.based = append(f.based, ref)
+		}
+	}
+	lost, err := f.r.refs.Lost(ctx, name)
+	if err != nil {
+		return err
+	}
+	if len(lost) > 0 {
+		f.lossy = append(f.lossy, name)
 	}
 	var last *refs.Ref
 	deleted := false
 	for entry, err := range f.r.refs.Log(ctx, name) {
 		if err != nil {
+			if errors.Is(err, backend.ErrNotExist) {
+				break // which is told below
+			}
 			if err := f.broken("ref", name, fmt.Errorf("log: %w", err)); err != nil {
 				return err
 			}
@@ -142,28 +170,6 @@ func (f *fsck) reach(needed bool, ids ...string) {
 	for _, id := range ids {
 		f.reached[id] = f.reached[id] || needed
 	}
-}
-
-// behind looks again at refs that were not what their logs say: whoever
-// advances one writes the log first, and then the ref.
-func (f *fsck) behind(ctx context.Context) error {
-	for _, last := range f.late {
-		ref, err := f.r.refs.Load(ctx, last.Branch)
-		if err == nil && ref.Generation >= last.Generation {
-			continue
-		}
-		if err != nil && !errors.Is(err, backend.ErrNotExist) && !errors.Is(err, backend.ErrCorrupt) {
-			return err
-		}
-		repaired := false
-		if f.opts.Repair {
-			if repaired, err = f.r.refs.Repair(ctx, last.Branch); err != nil {
-				return err
-			}
-		}
-		f.problem("ref", last.Branch, repaired, "is not what its log says (generation %d)", last.Generation)
-	}
-	return nil
 }
 
 // tags checks the tags.

@@ -271,7 +271,7 @@ func (c *client) fork(name string, from *commit.Manifest) {
 // the other commits. Longer, or once more: KEIFS_TEST_STEPS, KEIFS_TEST_SEED.
 func TestNoCommitEverChanges(t *testing.T) {
 	t.Parallel()
-	steps, seed := 3000, rand.Uint64()
+	steps, seed := 2000, rand.Uint64()
 	for name, value := range map[string]any{"KEIFS_TEST_STEPS": &steps, "KEIFS_TEST_SEED": &seed} {
 		if s := os.Getenv(name); s != "" {
 			if _, err := fmt.Sscan(s, value); err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // What it takes to give a branch objects of its own for those of its base, see
-// history.Repo.Materialize.
+// history.Repo.Materialize, and to make lost whiteouts anew.
 
 // Hidden asks what of its base a branch does not show now: the result answers
 // for keys below the branch.
@@ -21,6 +21,15 @@ func (b *Bucket) Hidden(ctx context.Context, branch string) (hides func(rel stri
 		w[strings.TrimPrefix(info.Key, dir)] = struct{}{}
 	}
 	return w.hides, nil
+}
+
+// Hide makes the whiteout of an object of the branch's base.
+func (b *Bucket) Hide(ctx context.Context, branch, rel string) error {
+	l, _ := b.at(branch + "/")
+	if l == nil {
+		return backend.Fail("hide", branch, backend.ErrInvalid, nil)
+	}
+	return l.cover(ctx, rel)
 }
 
 // DropWhiteouts deletes the whiteouts of a branch that has had no base for

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -101,41 +100,6 @@ func (r *Refs) Delete(ctx context.Context, old *Ref, why string) error {
 	return err
 }
 
-// Repair makes the ref of a branch point to the last entry of its log, and
-// says whether it did not. backend.ErrNotExist where there is no log.
-func (r *Refs) Repair(ctx context.Context, branch string) (repaired bool, err error) {
-	caps, err := r.caps(ctx)
-	if err != nil {
-		return false, err
-	}
-	last, err := r.last(ctx, branch)
-	if err != nil {
-		return false, err
-	}
-	now, err := r.read(ctx, key(branch), branch)
-	switch {
-	case err == nil && (now.Generation > last.Generation || now.Generation == last.Generation && !last.Deleted):
-		return false, nil // it is, or goes further than the log did when it was listed
-	case errors.Is(err, backend.ErrNotExist):
-		if last.Deleted {
-			return false, nil
-		}
-		_, err = r.point(ctx, caps, last, "")
-		return err == nil, err
-	case errors.Is(err, backend.ErrCorrupt):
-		info, err := r.b.Stat(ctx, key(branch))
-		if err != nil {
-			return false, err
-		}
-		_, err = r.point(ctx, caps, last, info.ETag)
-		return err == nil, err
-	case err != nil:
-		return false, err
-	}
-	_, err = r.point(ctx, caps, last, now.etag)
-	return err == nil, err
-}
-
 // decide writes the entry of the log, unless there is one of that generation,
 // and returns the one that is there: next, or that of who was first.
 func (r *Refs) decide(ctx context.Context, caps backend.Caps, next Ref) (*Ref, error) {
@@ -228,21 +192,4 @@ func (r *Refs) point(ctx context.Context, caps backend.Caps, to *Ref, etag strin
 		return &done, nil
 	}
 	return nil, fmt.Errorf("%s: %w", at, err)
-}
-
-// last is the newest entry of the log. backend.ErrNotExist.
-func (r *Refs) last(ctx context.Context, branch string) (*Ref, error) {
-	var newest string
-	for info, err := range backend.ListRecursive(ctx, r.b, LogDir+branch+"/") {
-		if err != nil {
-			return nil, err
-		}
-		if strings.HasSuffix(info.Key, kind) {
-			newest = info.Key
-		}
-	}
-	if newest == "" {
-		return nil, backend.Fail("list", LogDir+branch+"/", backend.ErrNotExist, nil)
-	}
-	return r.read(ctx, newest, branch)
 }
