@@ -50,12 +50,9 @@ func (h *handle) strayed(off int64, n int) {
 		return
 	}
 	p.strays = 0 // they have to go on before the kernel is given again what it threw away
-	if node.told.size > spareMemory() {
-		return
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.push = &push{by: h, cancel: cancel, ended: make(chan struct{})}
-	go h.push(ctx, p.push)
+	go h.push(ctx, p.push, node.told.size)
 }
 
 // onlyReadLocked says whether the kernel may be given pages.
@@ -84,10 +81,14 @@ func spareMemory() int64 {
 	return 0
 }
 
-// push reads the file and gives it to the kernel, up to an error.
-func (h *handle) push(ctx context.Context, p *push) {
+// push reads the file, which is about that large, and gives it to the kernel, up
+// to an error.
+func (h *handle) push(ctx context.Context, p *push, size int64) {
 	defer h.n.pushed(p)
 	defer p.cancel()
+	if size > spareMemory() {
+		return
+	}
 	buf := make([]byte, pushPiece)
 	for off := int64(0); ctx.Err() == nil && !h.n.m.ending.Load(); {
 		n, err := h.file.ReadAt(ctx, buf, off)
