@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -14,8 +15,7 @@ import (
 func (r *removals) run() {
 	retry := firstRetryAfter
 	for {
-		r.gather()
-		batch := r.take()
+		batch := r.take(r.gather())
 		failed := len(batch) > 0 && r.send(batch)
 		r.mu.Lock()
 		if len(r.graves) == 0 || r.c.closed() {
@@ -37,60 +37,62 @@ func (r *removals) run() {
 	}
 }
 
-// gather waits for more to come.
-func (r *removals) gather() {
+// gather waits for more to come. full: more may, but there is enough.
+func (r *removals) gather() (full bool) {
 	limit := time.After(gatherMost)
 	for {
 		r.mu.Lock()
 		n := 0
 		for _, graves := range r.graves {
-			n += len(graves)
+			for _, g := range graves {
+				if g.tries == 0 {
+					n++
+				}
+			}
 		}
 		quiet := gatherFor - time.Since(r.fresh)
-		ready := r.urgent || n >= sendAtOnce || quiet <= 0
+		ready := r.urgent || quiet <= 0
 		r.mu.Unlock()
-		if ready {
-			return
+		if ready || n >= sendFrom {
+			return !ready
 		}
 		select {
 		case <-time.After(quiet):
 		case <-r.wake:
 		case <-limit:
-			return
+			return false
 		case <-r.c.quit:
-			return
+			return false
 		}
 	}
 }
 
-// take is what to send next: the oldest first, of one branch.
-func (r *removals) take() []*grave {
+// take is what to send next: the oldest first, of one branch. full: only as
+// many as fill requests.
+func (r *removals) take(full bool) []*grave {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.urgent = false
 	var all []*grave
 	for _, graves := range r.graves {
 		for _, g := range graves {
 			all = append(all, g)
 		}
 	}
-	slices.SortFunc(all, func(a, b *grave) int { return cmpOr(a.tries-b.tries, a.since.Compare(b.since)) })
-	var batch []*grave
-	for _, g := range all {
-		if g.branch == all[0].branch && len(batch) < sendAtOnce {
-			batch = append(batch, g)
-		} else {
-			r.urgent = true // so that the rest does not wait for more
-		}
+	slices.SortFunc(all, func(a, b *grave) int {
+		return cmp.Or(a.tries-b.tries, a.since.Compare(b.since), cmp.Compare(a.id, b.id))
+	})
+	if len(all) == 0 {
+		return nil
 	}
+	branch := all[0].branch
+	batch := slices.DeleteFunc(slices.Clone(all), func(g *grave) bool { return g.branch != branch })
+	most := min(sendAtOnce, len(batch))
+	if full && most >= sendFrom {
+		most -= most % sendFrom
+	}
+	batch = batch[:most]
+	r.urgent = !full && len(batch) < len(all) // the rest does not wait for more
 	return batch
-}
-
-func cmpOr(a, b int) int {
-	if a != 0 {
-		return a
-	}
-	return b
 }
 
 // send has the bucket remove names of one branch. failed: some have to be
@@ -104,7 +106,7 @@ func (r *removals) send(batch []*grave) (failed bool) {
 	s, err := c.store.Branch(branch)
 	var errs []error
 	if err == nil {
-		errs, err = s.RemoveAll(backend.WithPriority(c.ctx, backend.Interactive), all)
+		errs, err = s.RemoveAll(backend.WithPriority(c.ctx, backend.Interactive), all, func(p store.Path) bool { return r.covers(branch, p) })
 	}
 	errs = append(errs, make([]error, len(batch)-len(errs))...)
 	for i, g := range batch {
@@ -136,10 +138,14 @@ func (r *removals) send(batch []*grave) (failed bool) {
 	now := time.Now()
 	r.unfenceLocked(branch, now)
 	for i, g := range batch {
-		if g.err = errs[i]; g.err == nil {
+		switch g.err = errs[i]; {
+		case g.err == nil:
 			r.dropLocked(g)
 			r.buryLocked(g, now)
-		} else {
+		case g.err == errWaits: //nolint:errorlint // as it is: with the others
+			g.err = nil
+			continue
+		default:
 			g.tries++
 			failed = true
 			if err == nil {

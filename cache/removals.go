@@ -15,10 +15,12 @@ import (
 const (
 	// gatherFor is how long no further removal may come before those that
 	// wait are sent, gatherMost how long they wait for others at most.
-	gatherFor  = 100 * time.Millisecond
+	gatherFor  = 50 * time.Millisecond
 	gatherMost = 500 * time.Millisecond
-	// sendAtOnce is how many names go to the bucket together.
-	sendAtOnce = 4000
+	// sendFrom is how many are sent though more may come: what one request
+	// takes. sendAtOnce is how many go to the bucket together at most.
+	sendFrom   = 1000
+	sendAtOnce = 4 * sendFrom
 	// fenceFor is how long a removal that the bucket has is remembered, since
 	// the journal may forget, in a crash, that it is done.
 	fenceFor = 3 * time.Second

@@ -64,19 +64,18 @@ func TestRemovalsGoToTheBucketTogether(t *testing.T) {
 				b.put(fmt.Sprintf("main/d/%02d/%04d", i/100, i), "content")
 			}
 			list(t, tree, "")
-			want := []string{
-				"LIST main/", "LIST main/", "LIST main/", // what rm lists: all from there on
-				"DELETEBATCH", "DELETEBATCH", "DELETEBATCH", // 2,000 files, 21 directories
-			}
-			if !conditions { // the versions are compared
-				want = append(want, "LIST main/d/0", "LIST main/d/1")
-			}
-			b.golden("rm -r", func() {
+			got := b.requests(func() {
 				removeTree(t, tree, "d")
 				missing(t, tree, "d/00/0001")
 				missing(t, tree, "d")
 				ok(t, c.Sync(t.Context()))
-			}, want...)
+			})
+			// Three listings by rm, of all there is, and batches for 2,000
+			// files and 21 directories. Where those have no conditions, the
+			// versions are compared.
+			if n := count(got, "DELETEBATCH"); n < 3 || n > 5 || len(got) > 3+10 || len(got) != n+count(got, "LIST ") {
+				t.Errorf("rm -r: %s", got)
+			}
 			if got := b.keys(); !slices.Equal(got, []string{"main/", "main/keep/"}) {
 				t.Errorf("there is %q", got)
 			}

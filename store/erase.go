@@ -215,8 +215,8 @@ type Removal struct {
 // caller has, and says which versions it has seen. The result has one entry
 // for each, nil where the name is gone, ErrStale where another version is
 // there, which stays. What others have put into a directory keeps it. Parents
-// live on.
-func (s *Store) RemoveAll(ctx context.Context, all []Removal) ([]error, error) {
+// live on, but for those that are gone, though they are not among these.
+func (s *Store) RemoveAll(ctx context.Context, all []Removal, gone func(Path) bool) ([]error, error) {
 	caps, err := s.change(ctx)
 	if err != nil {
 		return nil, err
@@ -231,7 +231,7 @@ func (s *Store) RemoveAll(ctx context.Context, all []Removal) ([]error, error) {
 			objects[i] = backend.Deletion{Key: places[i].dir}
 		}
 	}
-	if err := s.keepParents(ctx, caps, places, objects); err != nil {
+	if err := s.keepParents(ctx, caps, places, objects, gone); err != nil {
 		return nil, err
 	}
 	errs, err := s.erase(ctx, caps, objects)
@@ -244,8 +244,8 @@ func (s *Store) RemoveAll(ctx context.Context, all []Removal) ([]error, error) {
 }
 
 // keepParents gives a marker to each directory that would vanish with what is
-// about to go: once, however many go.
-func (s *Store) keepParents(ctx context.Context, caps backend.Caps, places []place, objects []backend.Deletion) error {
+// about to go, unless it is gone itself: once, however many go.
+func (s *Store) keepParents(ctx context.Context, caps backend.Caps, places []place, objects []backend.Deletion, gone func(Path) bool) error {
 	going := map[string]bool{}
 	for _, o := range objects {
 		going[o.Key] = true
@@ -262,7 +262,7 @@ func (s *Store) keepParents(ctx context.Context, caps backend.Caps, places []pla
 		if err != nil {
 			return err
 		}
-		if pl.dir != "" && !going[pl.dir] && !s.spend(pl.dir, n) {
+		if pl.dir != "" && !going[pl.dir] && !gone(dir) && !s.spend(pl.dir, n) {
 			look = append(look, dir)
 		}
 	}
