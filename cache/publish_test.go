@@ -197,6 +197,30 @@ func TestALongCopyKeepsNobodyElseWaiting(t *testing.T) {
 	})
 }
 
+// A reference to an object that another host may remove is no promise: with
+// write-back, a copy is acknowledged when its content is here, or in the
+// bucket.
+func TestASmallCopyIsWrittenAnewWithWriteBack(t *testing.T) {
+	b := newBucket(t)
+	_, tree := b.open(Options{WriteBack: true})
+	for size, want := range map[int]error{openWhole: store.ErrUnsupported, openWhole + 1: nil} {
+		b.put("main/from", strings.Repeat("x", size))
+		from, to := open(t, tree, "from", store.OpenFlags{}), create(t, tree, fmt.Sprint("to", size), false)
+		if _, err := to.CopyFrom(t.Context(), from, 0, 0, 1<<40); !errors.Is(err, want) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		ok(t, from.Close(t.Context()))
+		ok(t, to.Flush(t.Context()))
+		if want == nil {
+			ok(t, b.raw.Delete(t.Context(), "main/from", backend.Cond{}))
+			if got := b.get(fmt.Sprint("main/to", size)); len(got) != size {
+				t.Errorf("%d bytes", len(got))
+			}
+		}
+		ok(t, to.Close(t.Context()))
+	}
+}
+
 func TestACopyThatLosesARaceNamesNoFileOfIts(t *testing.T) {
 	b := newBucket(t)
 	b.opts.Policy = store.Fail
