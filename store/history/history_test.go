@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keifs/keifs/backend"
+	"github.com/keifs/keifs/backend/fault"
 	"github.com/keifs/keifs/backend/mem"
 	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/commit"
@@ -211,6 +212,55 @@ func TestAMergeBringsWhatChangedAndRefusesWhatBothChanged(t *testing.T) {
 	}
 	if got := c.tree("main"); !maps.Equal(got, before) {
 		t.Errorf("undone: %v, want %v", got, before)
+	}
+	c.clean()
+}
+
+// While a merge is under way, another host changes a file that it was to bring.
+func TestAMergeThatIsRefusedHalfWayTakesBackWhatItBrought(t *testing.T) {
+	t.Parallel()
+	raw := mem.New("b", mem.Options{})
+	w := &world{}
+	c := w.client(t, raw, "other")
+	for _, name := range []string{"changed", "both", "gone", "kept"} {
+		c.put("main/"+name, name)
+	}
+	c.fork("dev", c.commit("main", "base"))
+	c.put("dev/changed", "dev's")
+	c.put("dev/both", "dev's")
+	c.put("dev/added", "dev's")
+	c.delete("dev/gone")
+	theirs := c.commit("dev", "dev")
+
+	var others sync.WaitGroup // steps
+	others.Add(3)
+	in := fault.New()
+	for key, op := range map[string]string{"changed": "copy", "added": "copy", "gone": "delete"} {
+		in.Add(fault.Rule{Op: op, Key: "main/" + key, After: true, Do: func(context.Context, *backend.Op) error {
+			others.Done()
+			return nil
+		}})
+	}
+	in.Add(fault.Rule{Op: "copy", Key: "main/both", Do: func(context.Context, *backend.Op) error {
+		others.Wait()
+		c.put("main/both", "main's")
+		return nil
+	}})
+	_, err := w.client(t, in.Wrap(raw), "merging").Merge(t.Context(), theirs, "main", MergeOptions{})
+	if e, ok := errors.AsType[*UncommittedError](err); !ok || !slices.Equal(e.Paths, []string{"both"}) {
+		t.Fatal(err)
+	}
+	want := map[string]string{"changed": "changed", "both": "main's", "gone": "gone", "kept": "kept"}
+	if got := c.tree("main"); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	c.commit("main", "mine")
+	if _, err := c.Merge(t.Context(), theirs, "main", MergeOptions{Strategy: Ours}); err != nil {
+		t.Error(err)
+	}
+	want = map[string]string{"changed": "dev's", "both": "main's", "kept": "kept", "added": "dev's"}
+	if got := c.tree("main"); !maps.Equal(got, want) {
+		t.Errorf("in the end: %v, want %v", got, want)
 	}
 	c.clean()
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
+	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/store"
 	"github.com/keifs/keifs/store/commit"
 	"github.com/keifs/keifs/store/refs"
@@ -36,8 +38,9 @@ var ErrUpToDate = errors.New("already up to date")
 // Merge brings what theirs changed since the common ancestor into a branch, its
 // plain objects and its history. Nothing is touched where both changed a path
 // (*ConflictError), or the branch has a change of its own there that is in no
-// commit (*UncommittedError). A merge that was broken off is gone on with by
-// the same call: what was brought already is found, and left.
+// commit (*UncommittedError); where somebody makes one of these while the merge
+// is under way, what it brought is taken back. A merge that was broken off is gone
+// on with by the same call: what was brought already is found, and left.
 func (r *Repo) Merge(ctx context.Context, theirs *commit.Manifest, branch string, opts MergeOptions) (*commit.Manifest, error) {
 	// First without a mark, since most that cannot be done shows here.
 	ref, err := r.refs.Load(ctx, branch)
@@ -55,14 +58,16 @@ func (r *Repo) Merge(ctx context.Context, theirs *commit.Manifest, branch string
 	if err := r.still(ctx, theirs.ID); err != nil {
 		return nil, err
 	}
+	brought := map[string]step{}
 	for range attempts {
 		var ours *commit.Manifest
 		var steps []step
 		ours, steps, err = r.plan(ctx, theirs, t.ref, opts.Strategy)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, r.takeBack(ctx, t.ref, brought))
 		}
 		made, err := r.apply(ctx, branch, steps, opts.Progress)
+		note(brought, ours, steps, made)
 		if errors.Is(err, store.ErrStale) {
 			continue // somebody writes: plan anew, which refuses what is theirs
 		}
@@ -79,6 +84,51 @@ func (r *Repo) Merge(ctx context.Context, theirs *commit.Manifest, branch string
 		}
 	}
 	return nil, fmt.Errorf("branch %q: %w", branch, refs.ErrLost)
+}
+
+// note keeps, for each step that changed something, the one that takes it back.
+func note(brought map[string]step, ours *commit.Manifest, steps []step, made map[string]*commit.Entry) {
+	for _, s := range steps {
+		e, done := made[s.path]
+		if !done || e == s.now {
+			continue // it was as it is to be
+		}
+		back := step{path: s.path, now: e, want: s.now}
+		if s.now != nil {
+			back.from = ours.ID
+		}
+		if before, again := brought[s.path]; again {
+			back.want, back.from = before.want, before.from
+		}
+		brought[s.path] = back
+	}
+}
+
+// takeBack makes what a merge changed what it was, as far as that is in no
+// commit by now, and nobody else has changed it since.
+func (r *Repo) takeBack(ctx context.Context, ref *refs.Ref, brought map[string]step) error {
+	if len(brought) == 0 {
+		return nil
+	}
+	head, _, err := r.ends(ctx, ref)
+	if err != nil {
+		return err
+	}
+	tree := r.commits.Tree(head)
+	err = backend.Parallel(ctx, atOnce, slices.Collect(maps.Values(brought)), func(ctx context.Context, s step) error {
+		e, ok, err := tree.Lookup(ctx, s.path)
+		if err == nil && ok == (s.now != nil) && (!ok || e.Same(s.now)) {
+			return nil // somebody has committed it
+		}
+		if err == nil {
+			_, err = r.applyOne(ctx, ref.Branch, s)
+		}
+		return gone(err)
+	})
+	if err != nil {
+		err = fmt.Errorf("branch %s has some files of the merge, which could not be taken back (keifs restore does): %w", ref.Branch, err)
+	}
+	return err
 }
 
 // joined writes the merge's commit.
