@@ -138,14 +138,13 @@ func (r *removals) send(batch []*grave) (failed bool) {
 	now := time.Now()
 	r.unfenceLocked(branch, now)
 	for i, g := range batch {
-		switch g.err = errs[i]; {
-		case g.err == nil:
+		if errors.Is(errs[i], errWaits) {
+			continue // goes with those it waits for
+		}
+		if g.err = errs[i]; g.err == nil {
 			r.dropLocked(g)
 			r.buryLocked(g, now)
-		case g.err == errWaits: //nolint:errorlint // as it is: with the others
-			g.err = nil
-			continue
-		default:
+		} else {
 			g.tries++
 			failed = true
 			if err == nil {
