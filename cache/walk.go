@@ -159,16 +159,16 @@ func (m *metadata) beforeLocked(anchor metaKey, parent *dirList, dir store.Path)
 }
 
 // walkLocked is the walk through the subdirectories of a directory.
-func (f *flatWalks) walkLocked(anchor metaKey) *flatWalk {
-	w := f.all[anchor]
-	if w == nil {
-		if f.all == nil || len(f.all) >= maxFlatWalks {
-			f.all = map[metaKey]*flatWalk{}
+func (w *flatWalks) walkLocked(anchor metaKey) *flatWalk {
+	walk := w.all[anchor]
+	if walk == nil {
+		if w.all == nil || len(w.all) >= maxFlatWalks {
+			w.all = map[metaKey]*flatWalk{}
 		}
-		w = &flatWalk{anchor: anchor}
-		f.all[anchor] = w
+		walk = &flatWalk{anchor: anchor}
+		w.all[anchor] = walk
 	}
-	return w
+	return walk
 }
 
 // reach waits until the page of the directory is known by a flat listing.

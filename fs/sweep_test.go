@@ -40,8 +40,9 @@ func TestTheKernelForgetsFilesThatNobodyUses(t *testing.T) {
 				t.Errorf("%d lines", n)
 			}
 			most := limit + 2*limit/sweptPart
-			for live, end := 0, time.Now().Add(time.Minute); ; runtime.Gosched() {
-				if live, _ = server.m.numbers.count(); live <= most {
+			for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
+				live, _ := server.m.numbers.count()
+				if live <= most {
 					break
 				}
 				if time.Now().After(end) {
