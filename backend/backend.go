@@ -81,7 +81,8 @@ type Info struct {
 	// answered a Stat, Put or Copy; zero where that is not known.
 	Date time.Time
 
-	// VersionID names the version on a versioned bucket, else empty.
+	// VersionID names the version on a versioned bucket: who overwrites or
+	// deletes the object does not touch it. Else empty.
 	VersionID string
 
 	// Metadata is the user metadata, names in lower case. Nil where the call
@@ -208,9 +209,10 @@ type Copier interface {
 
 // CopyOptions goes with a Copy.
 type CopyOptions struct {
-	SourceETag string            // the source must have it; empty: any
-	Cond       Cond              // of the destination
-	Metadata   map[string]string // nil keeps the source's, else replaces it
+	SourceETag    string            // the source must have it; empty: any
+	SourceVersion string            // this version of the source; ErrUnsupported where the bucket has none
+	Cond          Cond              // of the destination
+	Metadata      map[string]string // nil keeps the source's, else replaces it
 }
 
 // Assembler builds one object from parts: bytes of the caller, and ranges of
@@ -264,7 +266,8 @@ type Deletion struct {
 // Versioner sees the versions of a versioned bucket.
 type Versioner interface {
 	// VersionsPage is one page of versions below opts.Prefix, by key, then
-	// newest first. Delimited is not supported.
+	// newest first. Delimited is not supported; opts.After leaves out the
+	// versions of keys that do not sort behind it.
 	VersionsPage(ctx context.Context, opts ListOptions) (VersionsPage, error)
 }
 

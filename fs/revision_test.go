@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,6 +128,42 @@ func TestAFileIsRestoredFromACommitByTheStore(t *testing.T) {
 		if n != len(content) || record.Count("copy") == 0 || record.Count("put") > 0 {
 			t.Errorf("%d bytes by %q", n, record.Requests())
 		}
+		for _, request := range record.Requests() {
+			if strings.HasPrefix(request, "GET main") {
+				t.Error("the content came to this machine:", request)
+			}
+		}
 		mustContain(t, filepath.Join(root, "main", "f"), content)
 	})
+}
+
+// A commit never changes: what was looked at once is known, however long ago.
+func TestACommitIsLookedAtOnce(t *testing.T) {
+	b := bucket()
+	dir := mountBranch(t, b, cached)
+	must(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
+	write(t, filepath.Join(dir, "d", "f"), "as it was")
+	id, _ := committed(t, b, nil)
+
+	record, root, _ := remember(t, b, time.Nanosecond, time.Nanosecond)
+	write(t, filepath.Join(root, "main", "d", "f"), "as it is")
+	at, err := os.Open(filepath.Join(root, "main@"+id))
+	must(t, err)
+	defer at.Close()
+	look := func() {
+		t.Helper()
+		in := fmt.Sprintf("/proc/self/fd/%d", at.Fd())
+		mustContain(t, filepath.Join(in, "d", "f"), "as it was")
+		entries, err := os.ReadDir(filepath.Join(in, "d"))
+		must(t, err)
+		if _, err := os.Stat(filepath.Join(in, "none")); len(entries) != 1 || !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%v, %v", entries, err)
+		}
+	}
+	look()
+	record.ResetRequests()
+	look()
+	for _, request := range record.Requests() {
+		t.Error("asked again:", request)
+	}
 }

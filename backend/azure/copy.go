@@ -13,6 +13,9 @@ import (
 // Copy is synchronous, which Azure has for 256 MiB; more is assembled from
 // ranges of the source.
 func (c *container) Copy(ctx context.Context, src, dst string, opts backend.CopyOptions) (backend.Info, error) {
+	if opts.SourceVersion != "" {
+		return backend.Info{}, backend.Fail("copy", src, backend.ErrUnsupported, errors.New("versions are not looked at"))
+	}
 	if !c.caps.Copy {
 		return backend.Info{}, backend.Fail("copy", dst, backend.ErrUnsupported, nil)
 	}

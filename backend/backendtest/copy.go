@@ -179,6 +179,10 @@ func versions(s *tester) {
 		s.put("a", []byte("a"))
 		_, _, err := read(s.ctx, s.b, s.key("a"), backend.GetOptions{VersionID: "v1"})
 		s.fails("a version of an unversioned bucket", err, backend.ErrUnsupported)
+		if c, ok := backend.As[backend.Copier](s.b); ok && s.caps.Copy {
+			_, err := c.Copy(s.ctx, s.key("a"), s.key("b"), backend.CopyOptions{SourceVersion: "v1"})
+			s.fails("a copy of a version of an unversioned bucket", err, backend.ErrUnsupported)
+		}
 		return
 	}
 	v, ok := backend.As[backend.Versioner](s.b)
@@ -228,6 +232,51 @@ func versions(s *tester) {
 		}
 		s.equal("versions", got, []string{"a deleted latest", "a three", "a two", "a one", "a/b latest"})
 	}
+	for after, want := range map[string][]string{"": {"a", "a", "a", "a", "a/b", "b"}, "a": {"a/b", "b"}, "a/": {"a/b", "b"}, "b": nil} {
+		opts := backend.ListOptions{Prefix: s.prefix, Limit: 2}
+		if after != "" {
+			opts.After = s.key(after)
+		}
+		var got []string
+		for range 100 {
+			page, err := v.VersionsPage(s.ctx, opts)
+			if err != nil {
+				s.Fatal(err)
+			}
+			for _, version := range page.Versions {
+				got = append(got, version.Key[len(s.prefix):])
+			}
+			if opts.Token = page.Next; opts.Token == "" {
+				break
+			}
+		}
+		s.equal("versions behind "+after, got, want)
+	}
+	versionCopies(s, ids)
+}
+
+// versionCopies copies versions of an object that is deleted.
+func versionCopies(s *tester, ids []string) {
+	c, ok := backend.As[backend.Copier](s.b)
+	if !ok || !s.caps.Copy {
+		return
+	}
+	for i, data := range []string{"one", "two", "three"} {
+		for _, metadata := range []map[string]string{nil, {"n": "1"}} {
+			if _, err := c.Copy(s.ctx, s.key("a"), s.key("copy"), backend.CopyOptions{SourceVersion: ids[i], Metadata: metadata}); err != nil {
+				s.Fatal(err)
+			}
+			s.holds("copy", []byte(data))
+		}
+	}
+	s.put("a", []byte("four"))
+	etag := s.put("c", []byte("one")).ETag
+	if _, err := c.Copy(s.ctx, s.key("a"), s.key("copy"), backend.CopyOptions{SourceVersion: ids[0], SourceETag: etag}); err != nil {
+		s.Errorf("a version that has the ETag: %v", err)
+	}
+	_, err := c.Copy(s.ctx, s.key("a"), s.key("new"), backend.CopyOptions{SourceVersion: ids[1], SourceETag: etag})
+	s.fails("a version with another ETag", err, backend.ErrPrecondition)
+	s.absent("new")
 }
 
 func rename(s *tester) {

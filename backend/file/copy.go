@@ -16,6 +16,9 @@ import (
 // Copy shares the blocks of the source where the file system can, and leaves
 // the copying to the kernel elsewhere.
 func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOptions) (backend.Info, error) {
+	if opts.SourceVersion != "" {
+		return backend.Info{}, backend.Fail("copy", src, backend.ErrUnsupported, errors.New("versions are not looked at"))
+	}
 	put := backend.PutOptions{Cond: opts.Cond, Metadata: opts.Metadata}
 	if err := b.checkPut(ctx, "copy", dst, 0, put); err != nil {
 		return backend.Info{}, err

@@ -14,6 +14,9 @@ import (
 // requests. To replace the metadata it first asks for the type and the other
 // headers of the source, which the server would drop.
 func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOptions) (backend.Info, error) {
+	if opts.SourceVersion != "" {
+		return backend.Info{}, backend.Fail("copy", src, backend.ErrUnsupported, errors.New("versions are not looked at"))
+	}
 	if !b.caps.Copy || opts.Cond != (backend.Cond{}) && !b.caps.CondCopy {
 		return backend.Info{}, backend.Fail("copy", dst, backend.ErrUnsupported, nil)
 	}

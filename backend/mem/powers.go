@@ -30,7 +30,7 @@ func (b powerful) Copy(ctx context.Context, src, dst string, opts backend.CopyOp
 	if err := b.checkPut(ctx, "copy", dst, 0, put, b.caps.CondCopy, b.caps.CondCopy); err != nil {
 		return backend.Info{}, err
 	}
-	from, err := b.get(ctx, "copy", src, "")
+	from, err := b.get(ctx, "copy", src, opts.SourceVersion)
 	if err != nil {
 		return backend.Info{}, err
 	}

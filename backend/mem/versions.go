@@ -34,6 +34,9 @@ func (b versioned) VersionsPage(ctx context.Context, opts backend.ListOptions) (
 	i, _ := slices.BinarySearch(b.keys, max(from, opts.Prefix))
 	for ; i < len(b.keys) && strings.HasPrefix(b.keys[i], opts.Prefix); i++ {
 		key := b.keys[i]
+		if key <= opts.After {
+			continue
+		}
 		for o := b.objects[key]; o != nil; o = o.older {
 			if key == from && o.info.VersionID >= version {
 				continue // newest first: those were on the pages before

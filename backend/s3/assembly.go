@@ -124,7 +124,7 @@ func (a *assembly) CopyPart(ctx context.Context, number int, key, etag string, o
 	defer w.Stop()
 	out, err := b.client.UploadPartCopy(ctx, &s3.UploadPartCopyInput{
 		Bucket: &b.name, Key: b.full(a.key), UploadId: a.upload, PartNumber: aws.Int32(int32(number)),
-		CopySource: b.copySource(key), CopySourceIfMatch: ifMatch(etag),
+		CopySource: b.copySource(key, ""), CopySourceIfMatch: ifMatch(etag),
 		CopySourceRange:      aws.String(fmt.Sprintf("bytes=%d-%d", offset, offset+length-1)),
 		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
 		CopySourceSSECustomerAlgorithm: b.customer.algorithm, CopySourceSSECustomerKey: b.customer.key, CopySourceSSECustomerKeyMD5: b.customer.md5,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -26,7 +27,7 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 		return backend.Info{}, err
 	}
 	in := &s3.CopyObjectInput{
-		Bucket: &b.name, Key: b.full(dst), CopySource: b.copySource(src), CopySourceIfMatch: ifMatch(opts.SourceETag),
+		Bucket: &b.name, Key: b.full(dst), CopySource: b.copySource(src, opts.SourceVersion), CopySourceIfMatch: ifMatch(opts.SourceETag),
 		IfMatch: ifMatch(opts.Cond.IfMatch), IfNoneMatch: ifNoneMatch(opts.Cond),
 		StorageClass: b.class, ServerSideEncryption: b.sse, SSEKMSKeyId: b.kmsKey,
 		SSECustomerAlgorithm: b.customer.algorithm, SSECustomerKey: b.customer.key, SSECustomerKeyMD5: b.customer.md5,
@@ -34,7 +35,7 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 	}
 	info := backend.Info{Key: dst, Size: -1}
 	if opts.Metadata != nil {
-		head, err := b.head(ctx, "copy", src, backend.GetOptions{IfMatch: opts.SourceETag})
+		head, err := b.head(ctx, "copy", src, backend.GetOptions{IfMatch: opts.SourceETag, VersionID: opts.SourceVersion})
 		if err != nil {
 			return backend.Info{}, err
 		}
@@ -60,6 +61,9 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 		return b.copyMarker(ctx, src, dst, opts) // versitygw cannot copy them
 	}
 	if err != nil {
+		if failed := b.failVersion(req, "copy", src, opts.SourceVersion, err); opts.SourceVersion != "" && !errors.Is(failed, backend.ErrPrecondition) {
+			return backend.Info{}, failed
+		}
 		err = b.failCond(req, "copy", dst, opts.Cond, err)
 		if errors.Is(err, backend.ErrPrecondition) && opts.Cond == (backend.Cond{}) && opts.SourceETag == "" && opts.Metadata != nil {
 			err = backend.Fail("copy", dst, backend.ErrTransient, errors.New("the source has just changed"))
@@ -76,7 +80,7 @@ func (b *bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 
 // copyMarker copies an empty object by writing another one.
 func (b *bucket) copyMarker(ctx context.Context, src, dst string, opts backend.CopyOptions) (backend.Info, error) {
-	head, err := b.head(ctx, "copy", src, backend.GetOptions{IfMatch: opts.SourceETag})
+	head, err := b.head(ctx, "copy", src, backend.GetOptions{IfMatch: opts.SourceETag, VersionID: opts.SourceVersion})
 	if err != nil {
 		return backend.Info{}, err
 	}
@@ -91,9 +95,9 @@ func (b *bucket) copyMarker(ctx context.Context, src, dst string, opts backend.C
 	return b.Put(ctx, dst, backend.Bytes(nil), put)
 }
 
-// copySource names an object in a header: every byte that means something in
-// an address or in a header is escaped.
-func (b *bucket) copySource(key string) *string {
+// copySource names an object, or a version of it, in a header: every byte that
+// means something in an address or in a header is escaped.
+func (b *bucket) copySource(key, version string) *string {
 	const hex = "0123456789ABCDEF"
 	path := b.name + "/" + b.prefix + key
 	out := make([]byte, 0, len(path)+16)
@@ -104,6 +108,9 @@ func (b *bucket) copySource(key string) *string {
 		default:
 			out = append(out, '%', hex[c>>4], hex[c&15])
 		}
+	}
+	if version != "" {
+		out = append(out, "?versionId="+url.QueryEscape(version)...)
 	}
 	return aws.String(string(out))
 }

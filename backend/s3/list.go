@@ -83,6 +83,8 @@ func (b *bucket) VersionsPage(ctx context.Context, opts backend.ListOptions) (ba
 	// A token is both markers; a version id has no space.
 	if version, key, ok := strings.Cut(opts.Token, " "); ok {
 		in.KeyMarker, in.VersionIdMarker = &key, optional(version)
+	} else if opts.After != "" {
+		in.KeyMarker = b.full(opts.After)
 	}
 	ctx, w := b.Watch(ctx)
 	defer w.Stop()

@@ -201,12 +201,12 @@ func (b *bucket) checkPut(op, key string, size int64, opts backend.PutOptions) e
 }
 
 // version is the version that an answer names: nothing that lasts, where the
-// bucket does not keep versions.
+// bucket does not keep versions, or did not when the object was made.
 func (b *bucket) version(id *string) string {
-	if !b.caps.Versions {
-		return ""
+	if v := aws.ToString(id); b.caps.Versions && v != "null" {
+		return v
 	}
-	return aws.ToString(id)
+	return ""
 }
 
 // optional is nil for the empty string: a field that is not sent.

@@ -16,6 +16,7 @@ import (
 	"github.com/keifs/keifs/backend"
 	"github.com/keifs/keifs/backend/httpio"
 	"github.com/keifs/keifs/backend/s3"
+	"github.com/keifs/keifs/test/minio"
 	"github.com/keifs/keifs/test/versitygw"
 )
 
@@ -238,5 +239,63 @@ func TestUnversionedBucketHasNoVersions(t *testing.T) {
 	v, _ := backend.As[backend.Versioner](b)
 	if _, err := v.VersionsPage(t.Context(), backend.ListOptions{}); kind(t, err) != backend.ErrUnsupported {
 		t.Error(err)
+	}
+}
+
+// TestVersionsAreCopiedAndPassedOverOnRealServers: what an object was is
+// copied on the server, and a listing of versions begins behind a key.
+func TestVersionsAreCopiedAndPassedOverOnRealServers(t *testing.T) {
+	gateway, other := versitygw.Shared(t), minio.Shared(t)
+	for name, opts := range map[string]func(t *testing.T) s3.Options{
+		"versitygw": func(t *testing.T) s3.Options {
+			credentials(t, gateway)
+			bucket := gateway.NewBucket(t)
+			gateway.EnableVersioning(t, bucket)
+			return s3.Options{Bucket: bucket, Endpoint: gateway.Endpoint, Prefix: "p"}
+		},
+		"minio": func(t *testing.T) s3.Options {
+			opts := onMinIO(t)
+			other.EnableVersioning(t, opts.Bucket)
+			return opts
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t, opts(t))
+			defer b.Close()
+			if !b.Caps().Versions {
+				t.Fatal("Caps tells of no versions")
+			}
+			old := putText(t, b, "d/a b+c", "one")
+			putText(t, b, "d/a b+c", "two")
+			if err := b.Delete(t.Context(), "d/a b+c", backend.Cond{}); err != nil {
+				t.Fatal(err)
+			}
+			putText(t, b, "d/b", "")
+			putText(t, b, "e", "")
+			copier, _ := backend.As[backend.Copier](b)
+			for _, metadata := range []map[string]string{nil, {"n": "1"}} {
+				_, err := copier.Copy(t.Context(), "d/a b+c", "copy", backend.CopyOptions{SourceVersion: old.VersionID, SourceETag: old.ETag, Metadata: metadata})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if data, _, err := get(b, t, "copy", backend.GetOptions{}); err != nil || data != "one" {
+					t.Errorf("%q, %v", data, err)
+				}
+			}
+			v, _ := backend.As[backend.Versioner](b)
+			for after, want := range map[string][]string{"": {"d/a b+c", "d/a b+c", "d/a b+c", "d/b"}, "d/a b+c": {"d/b"}, "d/b": nil} {
+				page, err := v.VersionsPage(t.Context(), backend.ListOptions{Prefix: "d/", After: after})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, version := range page.Versions {
+					got = append(got, version.Key)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("behind %q: %q, want %q", after, got, want)
+				}
+			}
+		})
 	}
 }

@@ -64,7 +64,9 @@ func TestStories(t *testing.T) {
 			}
 			env.Values[proxyKey{}] = proxy
 			env.Setenv("PROXY", proxy.URL)
-			env.Setenv("BUCKET", srv.NewBucket(t))
+			bucket := srv.NewBucket(t)
+			env.Setenv("BUCKET", bucket)
+			env.Values[versionedKey{}] = func() { srv.EnableVersioning(t, bucket) }
 			env.Setenv("SECRET", srv.SecretKey)
 			env.Setenv("AWS_ACCESS_KEY_ID", srv.AccessKey)
 			env.Setenv("AWS_SECRET_ACCESS_KEY", srv.SecretKey)
@@ -93,6 +95,8 @@ func TestStories(t *testing.T) {
 	})
 }
 
+type versionedKey struct{}
+
 var storyCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	// exits STATUS COMMAND…: the command ends with that exit status, after
 	// one line on standard error that begins with its name.
@@ -117,6 +121,8 @@ var storyCommands = map[string]func(ts *testscript.TestScript, neg bool, args []
 		ts.Setenv("PID", strconv.Itoa(out.Mounts[0].PID))
 	},
 	"proxy": proxyCommand,
+	// versioned: $BUCKET keeps versions from now on.
+	"versioned": func(ts *testscript.TestScript, neg bool, args []string) { ts.Value(versionedKey{}).(func())() },
 	// signal NAME: sends it to $PID.
 	"signal": func(ts *testscript.TestScript, neg bool, args []string) {
 		pid, err := strconv.Atoi(ts.Getenv("PID"))

@@ -144,13 +144,6 @@ func (r *Repo) park(ctx context.Context, m *commit.Manifest, cause error) error 
 
 // pinAll copies what the commit names and has no pin yet.
 func (r *Repo) pinAll(ctx context.Context, m *commit.Manifest) error {
-	caps, err := r.st.Prober(ctx)
-	if err != nil {
-		return err
-	}
-	if caps.Versions {
-		return nil
-	}
 	var pins []commit.Entry
 	flush := func() error {
 		err := backend.Parallel(ctx, atOnce, pins, func(ctx context.Context, e commit.Entry) error {

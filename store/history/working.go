@@ -96,14 +96,15 @@ func (r *Repo) ask(ctx context.Context, branch, prefix string, known []*commit.M
 	}
 }
 
-// among looks for the entry of an object in trees that are walked beside.
+// among looks for the entry of an object in trees that are walked beside. A
+// listing need not tell the version.
 func among(trees []*cursor, o overlay.Object) (commit.Entry, bool, error) {
 	for _, t := range trees {
 		e, ok, err := t.at(o.Rel)
 		if err != nil {
 			return e, false, err
 		}
-		if ok && e.Key == o.Key && e.ETag == o.ETag && e.VersionID == o.VersionID && e.Modified == nanoseconds(o.ModTime) {
+		if ok && e.Key == o.Key && e.ETag == o.ETag && (o.VersionID == "" || e.VersionID == o.VersionID) && e.Modified == nanoseconds(o.ModTime) {
 			return e, true, nil
 		}
 	}

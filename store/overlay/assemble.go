@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"errors"
+	"io"
 
 	"github.com/keifs/keifs/backend"
 )
@@ -75,9 +76,28 @@ func (a *assembly) CopyPart(ctx context.Context, number int, key, etag string, o
 		return err
 	}
 	_, err = fromAny(sources, func(from source) (struct{}, error) {
-		return struct{}{}, a.next.CopyPart(ctx, number, from.key, from.etag, offset, length)
+		err := a.next.CopyPart(ctx, number, from.key, from.etag, offset, length)
+		if from.version != "" && err != nil && gone(err) {
+			err = a.carryPart(ctx, number, from, offset, length)
+		}
+		return struct{}{}, err
 	})
 	return err
+}
+
+// carryPart takes a part of a version that is not the current one by way of
+// this machine: no store copies it.
+func (a *assembly) carryPart(ctx context.Context, number int, from source, offset, length int64) error {
+	file, err := spare()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	opts := backend.GetOptions{VersionID: from.version, IfMatch: from.etag, Offset: offset, Length: length}
+	if err := a.b.raw.Get(ctx, from.key, opts, into(file)); err != nil {
+		return err
+	}
+	return a.next.PutPart(ctx, number, io.NewSectionReader(file, 0, length))
 }
 
 func (a *assembly) Complete(ctx context.Context) (info backend.Info, err error) {

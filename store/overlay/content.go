@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/keifs/keifs/backend"
@@ -55,7 +56,17 @@ func (l *layer) describe(ctx context.Context, o Object) (backend.Info, error) {
 		return backend.Info{}, err
 	}
 	same := err == nil && now.ETag == o.ETag
-	if !same || !now.ModTime.Equal(o.ModTime) { // the same content may have other attributes by now
+	other := !same || !now.ModTime.Equal(o.ModTime) // the same content may have other attributes by now
+	if other && o.VersionID != "" {
+		version, err := l.describeVersion(ctx, o)
+		if err != nil && !gone(err) && !errors.Is(err, backend.ErrUnsupported) {
+			return backend.Info{}, err
+		}
+		if err == nil {
+			now, same, other = version, true, false
+		}
+	}
+	if other {
 		pin, err := l.raw.Stat(ctx, PinKey(o.Key, o.ETag))
 		if err != nil && !gone(err) {
 			return backend.Info{}, err
@@ -68,6 +79,17 @@ func (l *layer) describe(ctx context.Context, o Object) (backend.Info, error) {
 		info.Metadata, info.ContentType = now.Metadata, now.ContentType
 	}
 	return info, nil
+}
+
+// describeVersion asks for the metadata of a version by reading a byte of it,
+// for which every store that has versions has a request.
+func (l *layer) describeVersion(ctx context.Context, o Object) (info backend.Info, err error) {
+	opts := backend.GetOptions{VersionID: o.VersionID, IfMatch: o.ETag, Length: 1}
+	err = l.raw.Get(ctx, o.Key, opts, func(of backend.Info, _ io.Reader) error {
+		info = of
+		return nil
+	})
+	return info, err
 }
 
 // fetch reads the content that an object of a commit had: of its version, else
@@ -85,10 +107,15 @@ func (l *layer) fetch(ctx context.Context, o Object, opts backend.GetOptions, fn
 	}
 	opts.IfMatch, opts.VersionID = o.ETag, o.VersionID
 	err := l.raw.Get(ctx, o.Key, opts, tell)
-	if err == nil || own != nil || !gone(err) && !errors.Is(err, backend.ErrUnsupported) {
+	missing := func() bool { return own == nil && err != nil && (gone(err) || errors.Is(err, backend.ErrUnsupported)) }
+	if o.VersionID != "" && missing() { // versions can be made to expire
+		opts.VersionID = ""
+		err = l.raw.Get(ctx, o.Key, opts, tell)
+	}
+	if !missing() {
 		return err
 	}
-	opts.IfMatch, opts.VersionID = "", ""
+	opts.IfMatch = ""
 	err = l.raw.Get(ctx, PinKey(o.Key, o.ETag), opts, tell)
 	if own == nil && errors.Is(err, backend.ErrNotExist) {
 		return lost(o)
@@ -97,13 +124,13 @@ func (l *layer) fetch(ctx context.Context, o Object, opts backend.GetOptions, fn
 }
 
 // source is a place to copy the content of an object from.
-type source struct{ key, etag string }
+type source struct{ key, etag, version string }
 
 // sources are the places where a version of an object may be, the likeliest
 // first. attributes: those of the object are wanted too, which another
 // version with the same content need not have.
 func (b *Bucket) sources(ctx context.Context, key, etag string, attributes bool) ([]source, error) {
-	plain := []source{{key, etag}}
+	plain := []source{{key: key, etag: etag}}
 	l, rel := b.at(key)
 	if l == nil {
 		return plain, nil
@@ -116,7 +143,10 @@ func (b *Bucket) sources(ctx context.Context, key, etag string, attributes bool)
 	if err != nil || !ok || etag != "" && o.ETag != etag {
 		return plain, err
 	}
-	base := []source{{o.Key, o.ETag}, {PinKey(o.Key, o.ETag), ""}}
+	base := []source{{o.Key, o.ETag, o.VersionID}, {key: PinKey(o.Key, o.ETag)}}
+	if o.VersionID != "" {
+		base = slices.Insert(base, 1, source{key: o.Key, etag: o.ETag})
+	}
 	if v.frozen {
 		return base, nil
 	}
@@ -143,10 +173,12 @@ func (b *Bucket) sources(ctx context.Context, key, etag string, attributes bool)
 func fromAny[T any](sources []source, fn func(source) (T, error)) (result T, err error) {
 	for i, src := range sources {
 		var next error
-		if result, next = fn(src); i == 0 || next == nil || !gone(next) || errors.Is(next, backend.ErrPrecondition) {
+		result, next = fn(src)
+		missing := gone(next) || src.version != "" && errors.Is(next, backend.ErrUnsupported)
+		if i == 0 || next == nil || !missing || errors.Is(next, backend.ErrPrecondition) {
 			err = next
 		}
-		if err == nil || !gone(next) {
+		if err == nil || !missing {
 			return result, err
 		}
 	}

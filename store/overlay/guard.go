@@ -170,15 +170,17 @@ func (c *change) keep(ctx context.Context, v *view, version string) (kept string
 			return "", err
 		}
 		version = o.ETag
-	case version == "":
+	case version == "" || c.Caps().Versions:
 		now, err := c.raw.Stat(ctx, c.key)
 		if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrBadKey) {
 			return "", nil
 		}
-		if err != nil {
+		if err != nil || now.VersionID != "" { // which stays by itself
 			return "", err
 		}
-		version = now.ETag
+		if version == "" {
+			version = now.ETag
+		}
 	}
 	there, err := c.pin(ctx, c.key, version)
 	if err != nil || !there {

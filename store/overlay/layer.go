@@ -59,7 +59,7 @@ type view struct {
 	ref    *refs.Ref // nil: there is none
 	base   Snapshot  // nil: there is none
 	frozen bool      // nothing but the base
-	commit string    // of the base of a revision
+	commit string    // of the base of a revision: the id of the commit, or the moment
 }
 
 // baseID is the commit that the branch has as its base; empty for none.
@@ -140,13 +140,21 @@ func (l *layer) askRevision(ctx context.Context, v *view) error {
 	if err != nil || len(page.Objects) > 0 {
 		return err
 	}
+	if ok, err := l.momentOf(ctx, v); ok || err != nil {
+		return err
+	}
 	commit, err := l.opts.Commits.Resolve(ctx, l.branch, l.revision)
 	if err == nil {
 		v.base, err = l.snapshot(ctx, commit)
 	}
-	if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrInvalid) || errors.Is(err, refs.ErrBadName) {
+	if unnamed(err) {
 		return nil
 	}
 	v.frozen, v.commit = err == nil, commit
 	return err
+}
+
+// unnamed says whether an error means that there is no such commit.
+func unnamed(err error) bool {
+	return errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrInvalid) || errors.Is(err, refs.ErrBadName)
 }

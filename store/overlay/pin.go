@@ -63,21 +63,34 @@ func (b *Bucket) pinInParts(ctx context.Context, assembler backend.Assembler, in
 
 // pinByHand makes a pin by way of this machine.
 func (b *Bucket) pinByHand(ctx context.Context, info backend.Info, dst string, opts backend.PutOptions) error {
-	file, err := os.CreateTemp("", "keifs-pin-*")
+	file, err := spare()
 	if err != nil {
 		return fmt.Errorf("pin %s: %w", info.Key, err)
 	}
 	defer file.Close()
-	if err := os.Remove(file.Name()); err != nil { // it lives as long as it is open
-		return fmt.Errorf("pin %s: %w", info.Key, err)
-	}
-	err = b.raw.Get(ctx, info.Key, backend.GetOptions{IfMatch: info.ETag}, func(_ backend.Info, body io.Reader) error {
-		_, err := io.Copy(io.NewOffsetWriter(file, 0), body)
-		return err
-	})
-	if err != nil {
+	if err := b.raw.Get(ctx, info.Key, backend.GetOptions{IfMatch: info.ETag}, into(file)); err != nil {
 		return err
 	}
 	_, err = b.raw.Put(ctx, dst, io.NewSectionReader(file, 0, info.Size), opts)
 	return err
+}
+
+// spare is a file on the local disk that lives as long as it is open.
+func spare() (*os.File, error) {
+	file, err := os.CreateTemp("", "keifs-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// into writes a body to a file, from its beginning each time.
+func into(file *os.File) func(backend.Info, io.Reader) error {
+	return func(_ backend.Info, body io.Reader) error {
+		_, err := io.Copy(io.NewOffsetWriter(file, 0), body)
+		return err
+	}
 }

@@ -172,7 +172,7 @@ func (b *Bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 		opts := opts
 		opts.Cond = cond
 		return fromAny(sources, func(from source) (backend.Info, error) {
-			opts.SourceETag = from.etag
+			opts.SourceETag, opts.SourceVersion = from.etag, from.version
 			return copier.Copy(ctx, from.key, dst, opts)
 		})
 	}

@@ -65,7 +65,7 @@ func Keifs() Rules {
 			"test/versitygw": {"test/server"},
 			"test/fakegcs":   {"test/server"},
 			"test/minio":     {"test/server"},
-			"test/bench":     {"test/server", "test/versitygw", aws, unix},
+			"test/bench":     {"backend", "backend/fault", "backend/mem", "backend/s3", "store", "store/commit", "store/history", "store/refs", "test/server", "test/versitygw", aws, unix},
 			"test/bunnystub": nil,
 			"test/azurite":   {"test/need", "test/server", az},
 			"test/e2e":       {"backend", "backend/s3", "test/azurite", "test/bunnystub", "test/fakegcs", "test/minio", "test/need", "test/versitygw", unix},
