@@ -300,7 +300,11 @@ func (t *tree) current(ctx context.Context, p store.Path, flags store.OpenFlags)
 	e, asked, ahead := t.c.meta.takeAhead(ctx, t.Name(), p)
 	if !ahead {
 		asked = t.c.asked.Add(1)
-		e, err = t.c.meta.ask(ctx, t, p)
+		if t.c.meta.frozen(t.Name()) { // what was said of a commit stays true
+			e, err = t.c.meta.lookup(ctx, t.store, p)
+		} else {
+			e, err = t.c.meta.ask(ctx, t, p)
+		}
 	}
 	if err == nil && e.IsRegular() {
 		t.c.siblings.opened(t, p, ahead)

@@ -97,6 +97,8 @@ func (b *bucket) VersionsPage(ctx context.Context, opts backend.ListOptions) (ba
 		return backend.VersionsPage{}, backend.Fail("versions", opts.Prefix, backend.ErrTransient, err)
 	}
 	page := backend.VersionsPage{Versions: ordered(l.entries)}
+	// versitygw heeds a marker of a key only beside that of a version.
+	page.Versions = slices.DeleteFunc(page.Versions, func(v backend.Version) bool { return v.Key <= opts.After })
 	if l.truncated {
 		page.Next = l.next["NextVersionIdMarker"] + " " + l.next["NextKeyMarker"]
 	}

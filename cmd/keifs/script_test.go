@@ -19,6 +19,7 @@ import (
 	"github.com/keifs/keifs/test/azurite"
 	"github.com/keifs/keifs/test/bunnystub"
 	"github.com/keifs/keifs/test/fakegcs"
+	"github.com/keifs/keifs/test/minio"
 	"github.com/keifs/keifs/test/need"
 	"github.com/keifs/keifs/test/versitygw"
 )
@@ -64,9 +65,13 @@ func TestStories(t *testing.T) {
 			}
 			env.Values[proxyKey{}] = proxy
 			env.Setenv("PROXY", proxy.URL)
-			bucket := srv.NewBucket(t)
-			env.Setenv("BUCKET", bucket)
-			env.Values[versionedKey{}] = func() { srv.EnableVersioning(t, bucket) }
+			env.Setenv("BUCKET", srv.NewBucket(t))
+			env.Values[versionedKey{}] = func() (endpoint, bucket string) {
+				srv := minio.Shared(t) // versitygw tells of a version when it was replaced
+				bucket = srv.MakeBucket(t)
+				srv.EnableVersioning(t, bucket)
+				return srv.Endpoint, bucket
+			}
 			env.Setenv("SECRET", srv.SecretKey)
 			env.Setenv("AWS_ACCESS_KEY_ID", srv.AccessKey)
 			env.Setenv("AWS_SECRET_ACCESS_KEY", srv.SecretKey)
@@ -121,8 +126,12 @@ var storyCommands = map[string]func(ts *testscript.TestScript, neg bool, args []
 		ts.Setenv("PID", strconv.Itoa(out.Mounts[0].PID))
 	},
 	"proxy": proxyCommand,
-	// versioned: $BUCKET keeps versions from now on.
-	"versioned": func(ts *testscript.TestScript, neg bool, args []string) { ts.Value(versionedKey{}).(func())() },
+	// versioned: $BUCKET is a bucket of another server that keeps versions.
+	"versioned": func(ts *testscript.TestScript, neg bool, args []string) {
+		endpoint, bucket := ts.Value(versionedKey{}).(func() (string, string))()
+		ts.Setenv("KEIFS_ENDPOINT", endpoint)
+		ts.Setenv("BUCKET", bucket)
+	},
 	// signal NAME: sends it to $PID.
 	"signal": func(ts *testscript.TestScript, neg bool, args []string) {
 		pid, err := strconv.Atoi(ts.Getenv("PID"))

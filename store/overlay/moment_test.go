@@ -42,7 +42,7 @@ func TestAVersionedBucketShowsAMomentOfWhatWasNeverCommitted(t *testing.T) {
 	same(t, "in a directory", keys(t, c, "main@"+one+"/d/"), "x y")
 	same(t, "a", read(c, "main@"+one+"/a")+", "+read(c, "main@"+two+"/a"), "first, third")
 	same(t, "x", read(c, "main@"+one+"/d/x"), "x")
-	if got := read(c, "main@"+two+"/d/x"); !strings.Contains(got, "no such") {
+	if got := read(c, "main@"+two+"/d/x"); !strings.Contains(got, "does not exist") {
 		t.Error(got)
 	}
 	var level []string

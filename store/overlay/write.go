@@ -160,9 +160,12 @@ func (b *Bucket) Copy(ctx context.Context, src, dst string, opts backend.CopyOpt
 	if opts.Cond != (backend.Cond{}) && !b.Caps().CondCopy {
 		return backend.Info{}, backend.Fail("copy", dst, backend.ErrUnsupported, nil)
 	}
-	sources, err := b.sources(ctx, src, opts.SourceETag, opts.Metadata == nil)
-	if err != nil {
-		return backend.Info{}, err
+	sources := []source{{src, opts.SourceETag, opts.SourceVersion}}
+	if opts.SourceVersion == "" {
+		var err error
+		if sources, err = b.sources(ctx, src, opts.SourceETag, opts.Metadata == nil); err != nil {
+			return backend.Info{}, err
+		}
 	}
 	c, err := b.change(ctx, "copy", dst)
 	if err != nil {
