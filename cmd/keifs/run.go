@@ -30,8 +30,8 @@ each other. The exit status is that of COMMAND.
 
 Where COMMAND fails or is interrupted, nothing is merged; where both changed a
 path, neither. Then the branch stays, to be looked at and merged by hand. Else it
-is deleted after the merge: its commits stay part of the history. --keep changes
-that. Called in a mount, COMMAND runs in that; with --store, in a mount of its own
+is deleted after the merge, unless something still wrote to it: its commits stay
+part of the history. --keep changes that. Called in a mount, COMMAND runs in that; with --store, in a mount of its own
 which ends with it. The exit status is 1 too where the merge fails, 126 and 127
 where COMMAND cannot be run or is not there, and 128 and the signal where one
 ended it.`,
