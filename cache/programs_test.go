@@ -99,7 +99,7 @@ func TestRequestsOfProgramsOverATree(t *testing.T) {
 			ok(t, c.Close(t.Context()))
 		}
 		remounted("git status, or rsync", 20, 16, func() { lookups(t, tree) })
-		remounted("find", 6, 0, func() { listings(t, tree, "tree", false) })
+		remounted("find", 5, 0, func() { listings(t, tree, "tree", false) })
 		remounted("ls -lR", 9, 2, func() { listings(t, tree, "tree", true) })
 		remounted("git status, with a search for other files", 22, 16, func() {
 			lookups(t, tree)

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -87,6 +88,9 @@ func (m *metadata) trailLocked(s *store.Store, p store.Path, ask hint) means {
 			return byWalk
 		}
 	case askBoth:
+		if w, _ := m.cutBeforeLocked(s, key, p.Name()); w != nil {
+			return byListing
+		}
 		if t.misses > 0 && p.Name() == t.missed {
 			break // by another asker
 		}
@@ -108,8 +112,14 @@ func (m *metadata) listAround(ctx context.Context, s *store.Store, p store.Path,
 	}
 	key := metaKey{s.CurrentBranch(), listKind, p.Dir()}
 	m.mu.Lock()
+	w, from := m.cutBeforeLocked(s, key, p.Name())
 	_, begun := m.pageLocked(key, store.Cursor{})
 	m.mu.Unlock()
+	if w != nil {
+		if _, ok, err := m.reach(ctx, w, s, key.path, from); ok || err != nil {
+			return
+		}
+	}
 	if !begun {
 		if _, err := m.listPage(ctx, s, key.path, store.Cursor{}); err != nil {
 			return
@@ -133,6 +143,22 @@ func (m *metadata) listAround(ctx context.Context, s *store.Store, p store.Path,
 	}
 }
 
+// cutBeforeLocked is the walk whose last request ended in the directory before
+// the name, and where.
+func (m *metadata) cutBeforeLocked(s *store.Store, dir metaKey, name string) (*flatWalk, store.Cursor) {
+	item, ok := m.lru.peek(dir)
+	if !ok {
+		return nil, store.Cursor{}
+	}
+	here := position(name, store.ModeRegular)
+	for _, r := range slices.Backward(item.list.runs) {
+		if !r.end && r.to.Compare(here) <= 0 {
+			return m.cutLocked(s, dir, r.to), r.to
+		}
+	}
+	return nil, store.Cursor{}
+}
+
 // walkTo lists from the directory p on, with all below it and what comes behind.
 func (m *metadata) walkTo(ctx context.Context, s *store.Store, p store.Path) {
 	branch := s.CurrentBranch()
@@ -150,7 +176,9 @@ func (m *metadata) walkTo(ctx context.Context, s *store.Store, p store.Path) {
 		if coming == nil && !begun {
 			begun = true
 			coming = &piece{start: spot, open: true}
-			if !m.startLocked(m.flat.walkLocked(metaKey{branch, listKind, p.Dir()}), s, coming, 1) {
+			w := m.flat.walkLocked(metaKey{branch, listKind, p.Dir()})
+			*w = flatWalk{anchor: w.anchor, used: time.Now(), running: w.running}
+			if !m.startLocked(w, s, coming, 1) {
 				coming = nil
 			}
 		}

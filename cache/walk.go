@@ -108,7 +108,8 @@ func (m *metadata) walkLocked(s *store.Store, key metaKey, from store.Cursor) *f
 	return w
 }
 
-// cutLocked is the walk whose last request ended at that place of the directory.
+// cutLocked is the walk whose last request ended at that place of the directory,
+// or within what is right before it there.
 func (m *metadata) cutLocked(s *store.Store, key metaKey, from store.Cursor) *flatWalk {
 	if len(m.flat.all) == 0 {
 		return nil
@@ -120,7 +121,7 @@ func (m *metadata) cutLocked(s *store.Store, key metaKey, from store.Cursor) *fl
 	for dir := key.path; !dir.IsRoot(); {
 		dir = dir.Dir()
 		w := m.flat.all[metaKey{key.branch, listKind, dir}]
-		if w != nil && w.begun && !w.ended && time.Since(w.used) <= walkMemory && w.frontier.Is(spot) {
+		if w != nil && w.begun && !w.ended && time.Since(w.used) <= walkMemory && (w.frontier.Is(spot) || w.frontier.Within(spot)) {
 			return w
 		}
 	}
@@ -185,6 +186,9 @@ func (m *metadata) reach(ctx context.Context, w *flatWalk, s *store.Store, dir s
 			m.advanceLocked(w, s, dir)
 			m.mu.Unlock()
 			return page, true, nil
+		}
+		if w.begun && w.frontier.Within(spot) {
+			spot = w.frontier
 		}
 		p := m.flat.comingLocked(key.branch, dir, spot)
 		if p == nil && tries == 0 {

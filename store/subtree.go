@@ -58,6 +58,12 @@ func (p Spot) Before(o Spot) bool { return p.key < o.key }
 // Is says whether both are the same place.
 func (p Spot) Is(o Spot) bool { return p.key == o.key }
 
+// Within says whether p is a place in a directory that o is right behind: what
+// is listed from p on tells of what comes behind that directory as well.
+func (p Spot) Within(o Spot) bool {
+	return strings.HasSuffix(o.key, "/") && strings.HasPrefix(p.key, o.key)
+}
+
 // CanWalk says whether SubtreePage can begin anywhere.
 func (s *Store) CanWalk() bool { return !s.isRoot() && s.b.Caps().ListAfter }
 
