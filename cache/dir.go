@@ -21,7 +21,7 @@ const maxDirs = 64
 //	chunks/   see chunks
 //	staging/  see staging
 //	journal   see package cache/journal
-//	attributes see kept, and package cache/shelf
+//	attributes, attributes.sum see kept, and package cache/shelf
 //	failed/   contents that could not be published when the volume was closed
 //	2/, 3/, … the folders of caches opened while this one was taken
 type dir struct {

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,34 +13,27 @@ import (
 	"github.com/keifs/keifs/store"
 )
 
-// kept are the attributes that were learnt, by question or by a change of this
-// volume. A listing tells of an object everything but these, and where they
-// are sure to be those of what it lists (store.Entry.Holds), no question is
-// needed. They outlive a remount: see package shelf.
-//
-// An entry goes to the disk when it is some seconds old. Until then this
-// volume may still change it within one second of the store's clock, and if it
-// died right after that, the next one would believe what is on the disk.
+// kept are the attributes that the bucket told of objects. A listing tells of
+// an object everything but these, and where they are sure to be those of what
+// it lists (store.Entry.Holds), no question is needed. What is kept is true for
+// ever, so nothing that changes takes it away. It outlives a remount: see
+// package shelf.
 type kept struct {
 	shelf  *shelf.Shelf
 	frozen func(branch string) bool
 	log    *slog.Logger
+	warned sync.Once
+
+	writing sync.Mutex // held by who writes to the disk, and taken before mu
 
 	mu     sync.Mutex
-	recent map[string]keptEntry // by key: not on the disk yet
-}
-
-// keptEntry is what is known of one name.
-type keptEntry struct {
-	entry *store.Entry // nil: nothing is known
-	at    time.Time
+	recent map[string]*store.Entry // by key: not on the disk yet
 }
 
 const (
-	ripeAfter  = 4 * time.Second // longer than two objects can have one time
 	keepEvery  = 2 * time.Second
 	maxRecent  = 100_000
-	keptFormat = 1
+	keptFormat = 2
 	// fewKept are not worth a file.
 	fewKept = 32
 )
@@ -48,28 +41,13 @@ const (
 // openKept opens the file. Without one that can be used, attributes are kept
 // in memory only, for a while.
 func openKept(path string, s *store.Store, most int, log *slog.Logger) *kept {
-	k := &kept{frozen: s.Frozen, log: log, recent: map[string]keptEntry{}}
+	k := &kept{frozen: s.Frozen, log: log, recent: map[string]*store.Entry{}}
 	var err error
 	k.shelf, err = shelf.Open(path, shelf.Options{
 		Owner: fmt.Sprintf("%d %s %s", keptFormat, s.BackendName(), s.Defaults()), Max: most, Logger: log,
 	})
 	if err != nil {
 		log.Warn("attributes are not kept on the local disk", "file", path, "err", err)
-		return k
-	}
-	young, err := k.shelf.TakeAside()
-	if err != nil { // they would be there again the next time, and not be true any more
-		log.Warn("attributes are not kept on the local disk", "file", path, "err", err)
-		k.shelf.Close()
-		k.shelf = nil
-		_ = os.Remove(path)
-		return k
-	}
-	now := time.Now()
-	for _, p := range young {
-		if e, err := store.EntryFrom("", p.Value); err == nil {
-			k.recent[string(p.Key)] = keptEntry{&e, now}
-		}
 	}
 	return k
 }
@@ -77,44 +55,18 @@ func openKept(path string, s *store.Store, most int, log *slog.Logger) *kept {
 // keptKey names an entry: those of a directory are beside each other.
 func keptKey(branch string, p store.Path) string { return branch + "\x00" + p.String() }
 
-// learn takes what the bucket told of p, or what was stored there.
+// learn takes what the bucket told of p.
 func (k *kept) learn(branch string, p store.Path, e store.Entry) {
-	if p.IsRoot() || k.frozen(branch) || e.Partial || e.Listed || e.IsDir() && !e.Marker {
+	if p.IsRoot() || e.Holds == (store.Times{}) || e.Partial || e.Listed || e.IsDir() && !e.Marker || k.frozen(branch) {
 		return
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	key := keptKey(branch, p)
-	before, ok := k.recent[key]
-	if e.Holds == (store.Times{}) {
-		// It may be another's change that no time tells from what is known,
-		// unless it says the same.
-		if ok && before.entry != nil && before.entry.Version == e.Version && before.entry.Holds.Has(e.Changed) && sameAttr(before.entry.Attr, e.Attr) {
-			return
-		}
-		k.recent[key] = keptEntry{at: time.Now()}
-		return
-	}
-	if ok || len(k.recent) < maxRecent {
-		e.Name, e.State = "", ""
-		k.recent[key] = keptEntry{&e, time.Now()}
-	}
-}
-
-func sameAttr(a, b store.Attr) bool {
-	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && a.Mtime.Equal(b.Mtime) && a.Atime.Equal(b.Atime) &&
-		a.Ctime.Equal(b.Ctime) && a.ContentType == b.ContentType && maps.Equal(a.Foreign, b.Foreign) &&
-		maps.EqualFunc(a.Xattrs, b.Xattrs, slices.Equal[[]byte])
-}
-
-// doubt forgets what is known of p: a change of it may have happened, or not.
-func (k *kept) doubt(branch string, p store.Path) {
-	if p.IsRoot() {
-		return
-	}
+	e.Name, e.State = "", ""
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.recent[keptKey(branch, p)] = keptEntry{at: time.Now()}
+	if _, ok := k.recent[key]; ok || len(k.recent) < maxRecent {
+		k.recent[key] = &e
+	}
 }
 
 // drop forgets p and all below it.
@@ -124,12 +76,14 @@ func (k *kept) drop(branch string, p store.Path) error {
 	if p.IsRoot() {
 		below = key
 	}
+	k.writing.Lock()
+	defer k.writing.Unlock()
 	k.mu.Lock()
-	maps.DeleteFunc(k.recent, func(other string, _ keptEntry) bool {
-		return other == key || len(other) >= len(below) && other[:len(below)] == below
+	maps.DeleteFunc(k.recent, func(other string, _ *store.Entry) bool {
+		return other == key || strings.HasPrefix(other, below)
 	})
 	k.mu.Unlock()
-	if !p.IsRoot() {
+	if !p.IsRoot() && k.shelf.There() {
 		if err := k.shelf.Put([]shelf.Pair{{Key: []byte(key)}}); err != nil {
 			return err
 		}
@@ -169,12 +123,10 @@ func wanting(e store.Entry) bool { return e.Partial && !e.Changed.IsZero() }
 
 func (k *kept) completeOne(e *store.Entry, key []byte, get func([]byte) ([]byte, bool)) {
 	k.mu.Lock()
-	r, ok := k.recent[string(key)]
+	recent := k.recent[string(key)]
 	k.mu.Unlock()
-	if ok {
-		if r.entry != nil && fits(*r.entry, *e) {
-			*e = as(*r.entry, *e)
-		}
+	if recent != nil && fits(*recent, *e) {
+		*e = as(*recent, *e)
 		return
 	}
 	value, aging := get(key)
@@ -187,8 +139,8 @@ func (k *kept) completeOne(e *store.Entry, key []byte, get func([]byte) ([]byte,
 	}
 	if aging {
 		k.mu.Lock()
-		if _, ok := k.recent[string(key)]; !ok && len(k.recent) < maxRecent {
-			k.recent[string(key)] = keptEntry{&found, time.Now()}
+		if k.recent[string(key)] == nil && len(k.recent) < maxRecent {
+			k.recent[string(key)] = &found
 		}
 		k.mu.Unlock()
 	}
@@ -207,7 +159,7 @@ func fits(known, listed store.Entry) bool {
 		(known.IsDir() && listed.Marker || known.Size == listed.Size)
 }
 
-// run writes to the disk what is ripe, until quit is closed.
+// run writes to the disk what is new, until quit is closed.
 func (k *kept) run(quit <-chan struct{}) {
 	if k.shelf == nil {
 		return
@@ -217,79 +169,42 @@ func (k *kept) run(quit <-chan struct{}) {
 	for {
 		select {
 		case <-tick.C:
-			if err := k.flush(); err != nil {
-				k.log.Warn("attributes are not kept on the local disk", "err", err)
-			}
+			k.flush()
 		case <-quit:
 			return
 		}
 	}
 }
 
-// flush writes what is ripe.
-func (k *kept) flush() error {
-	var pairs []shelf.Pair
-	now := time.Now()
+// flush writes what is new. What the disk does not take is not kept.
+func (k *kept) flush() {
+	k.writing.Lock()
+	defer k.writing.Unlock()
 	k.mu.Lock()
-	for key, r := range k.recent {
-		if now.Sub(r.at) >= ripeAfter {
-			pairs = append(pairs, r.pair(key))
-		}
+	if len(k.recent) < fewKept && !k.shelf.There() {
+		k.mu.Unlock()
+		return
 	}
+	taken := maps.Clone(k.recent)
 	k.mu.Unlock()
-	if len(pairs) < fewKept && !k.shelf.There() {
-		return nil
+	pairs := make([]shelf.Pair, 0, len(taken))
+	for _, key := range slices.Sorted(maps.Keys(taken)) { // in which the disk takes them best
+		pairs = append(pairs, shelf.Pair{Key: []byte(key), Value: taken[key].AppendBytes(nil)})
 	}
-	err := k.shelf.Put(sorted(pairs))
+	if err := k.shelf.Put(pairs); err != nil {
+		k.warned.Do(func() { k.log.Warn("attributes are not kept on the local disk", "err", err) })
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for key, r := range k.recent {
-		if now.Sub(r.at) >= ripeAfter && (err == nil || r.entry != nil) {
+	for key, e := range taken {
+		if k.recent[key] == e {
 			delete(k.recent, key)
 		}
 	}
-	return err
 }
 
-func (r keptEntry) pair(key string) shelf.Pair {
-	p := shelf.Pair{Key: []byte(key)}
-	if r.entry != nil {
-		p.Value = r.entry.AppendBytes(nil)
-	}
-	return p
-}
-
-// sorted is the order in which the disk takes them best.
-func sorted(pairs []shelf.Pair) []shelf.Pair {
-	slices.SortFunc(pairs, func(a, b shelf.Pair) int { return slices.Compare(a.Key, b.Key) })
-	return pairs
-}
-
-// close writes everything: what is not ripe so that the next one takes it into
-// its memory.
+// close writes what is new, and closes the file.
 func (k *kept) close() error {
-	err := k.flush()
-	var young, gone []shelf.Pair
-	k.mu.Lock()
-	for key, r := range k.recent {
-		if r.entry == nil {
-			gone = append(gone, r.pair(key))
-		} else {
-			young = append(young, r.pair(key))
-		}
-	}
-	k.mu.Unlock()
-	if len(young) < fewKept && !k.shelf.There() {
-		gone, young = nil, nil
-	}
-	if gerr := k.shelf.Put(sorted(gone)); err == nil {
-		err = gerr
-	}
-	if perr := k.shelf.PutAside(sorted(young)); err == nil {
-		err = perr
-	}
-	if cerr := k.shelf.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	k.flush()
+	return k.shelf.Close()
 }

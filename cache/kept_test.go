@@ -32,7 +32,7 @@ func lookAtAll(t testing.TB, tree store.Tree, dir string) map[string]store.Entry
 	all := map[string]store.Entry{}
 	for e, err := range tree.List(t.Context(), path(t, dir)) {
 		ok(t, err)
-		e, err = tree.Lookup(t.Context(), path(t, dir+"/"+e.Name))
+		e, err = tree.Lookup(t.Context(), path(t, strings.TrimPrefix(dir+"/"+e.Name, "/")))
 		ok(t, err)
 		all[e.Name] = e
 	}
@@ -49,8 +49,10 @@ func noStat(t testing.TB, got []string) {
 	}
 }
 
-// What this mount stored, and what it asked about, it knows in the next one
-// from a listing alone.
+// isOld is longer than an object is new.
+const isOld = 10 * time.Second
+
+// What a mount asked about, the next one knows from a listing alone.
 func TestAttributesAreKnownAfterARemount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := secondsBucket(t)
@@ -67,6 +69,8 @@ func TestAttributesAreKnownAfterARemount(t *testing.T) {
 			ok(t, err)
 			closeFile(t, f)
 		}
+		time.Sleep(isOld)
+		lookAtAll(t, tree, "d")
 		ok(t, c.Close(t.Context()))
 
 		for range 2 {
@@ -96,15 +100,27 @@ func TestAChangeOfAttributesByAnotherHostIsNeverMissed(t *testing.T) {
 			f := create(t, tree, fmt.Sprintf("f%02d", i), false)
 			closeFile(t, f)
 		}
+		// At once, in every way that leaves what a listing tells as it was.
 		mode := uint32(0o600)
 		_, err := theirs.SetAttr(t.Context(), path(t, "f00"), store.AttrChange{Mode: &mode})
 		ok(t, err)
+		f, err := theirs.Open(t.Context(), path(t, "f01"), store.OpenFlags{Write: true, Truncate: true})
+		ok(t, err)
+		_, err = f.SetAttr(t.Context(), store.AttrChange{Mode: &mode})
+		ok(t, err)
+		closeFile(t, f)
+		f, err = theirs.Create(t.Context(), path(t, "stamp"), store.Attr{Mode: store.ModeRegular | mode}, false)
+		ok(t, err)
+		closeFile(t, f)
+		ok(t, theirs.Rename(t.Context(), path(t, "stamp"), path(t, "f02"), store.Replace))
 		for range 3 {
 			time.Sleep(10 * time.Second)
 			for range tree.List(t.Context(), store.Path{}) {
 			}
-			if e, err := tree.Lookup(t.Context(), path(t, "f00")); err != nil || e.Mode != store.ModeRegular|0o600 {
-				t.Errorf("mode %o, %v", e.Mode, err)
+			for _, name := range []string{"f00", "f01", "f02"} {
+				if e, err := tree.Lookup(t.Context(), path(t, name)); err != nil || e.Mode != store.ModeRegular|mode {
+					t.Errorf("%s: mode %o, %v", name, e.Mode, err)
+				}
 			}
 			ok(t, c.Close(t.Context()))
 			c, tree = b.open(Options{Dir: dir})
@@ -153,6 +169,8 @@ func TestAttributesOfAnotherBucketOrOwnerAreNotBelieved(t *testing.T) {
 		for i := range keptFiles {
 			closeFile(t, create(t, tree, fmt.Sprintf("f%02d", i), false))
 		}
+		time.Sleep(isOld)
+		lookAtAll(t, tree, "")
 		ok(t, c.Close(t.Context()))
 		if _, err := os.Stat(filepath.Join(dir, "attributes")); err != nil {
 			t.Fatal(err)
@@ -187,6 +205,26 @@ func TestLookupsInADirectoryAreAnsweredByItsListing(t *testing.T) {
 	})
 	if len(got) > 5 {
 		t.Errorf("%d requests: %q", len(got), got)
+	}
+}
+
+// A listing may lag behind on some stores: there it does not answer for names.
+func TestAListingThatMayLagAnswersNoLookup(t *testing.T) {
+	b := newBucket(t)
+	b.raw = mem.New(t.Name(), mem.Options{Caps: func(c *backend.Caps) { c.StrongList = false }})
+	b.opts.Attrs = store.AttrsAuto
+	_, tree := b.open(Options{MetadataTTL: time.Hour})
+	for i := range 5 {
+		b.put(fmt.Sprintf("main/d/f%d", i), "x")
+	}
+	got := b.requests(func() {
+		for i := range 5 {
+			_, err := tree.Lookup(t.Context(), path(t, fmt.Sprintf("d/f%d", i)))
+			ok(t, err)
+		}
+	})
+	if len(got) != 10 {
+		t.Errorf("%q", got)
 	}
 }
 

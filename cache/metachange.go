@@ -33,7 +33,6 @@ func (m *metadata) gone(branch string, p store.Path, subtree bool) {
 	defer m.mu.Unlock()
 	m.dropLocked(branch, p, subtree)
 	m.dropListLocked(branch, p)
-	m.kept.doubt(branch, p)
 	m.relistLocked(branch, p, nil)
 	m.noteLocked(branch, p, time.Now(), store.Entry{}, store.ErrNotExist)
 }
@@ -45,7 +44,6 @@ func (m *metadata) forget(branch string, p store.Path, subtree bool) {
 	defer m.mu.Unlock()
 	m.dropLocked(branch, p, subtree)
 	m.dropListLocked(branch, p)
-	m.kept.doubt(branch, p)
 	m.lru.remove(metaKey{branch, listKind, p.Dir()})
 }
 

@@ -78,6 +78,8 @@ func TestRequestsOfProgramsOverATree(t *testing.T) {
 				closeFile(t, f)
 			}
 		}
+		time.Sleep(isOld)
+		listings(t, tree, "tree", true) // which asks for each once
 		ok(t, c.Close(t.Context()))
 		// At most: how much is asked for ahead depends on who comes first.
 		remounted := func(what string, lists, stats int, fn func()) {

@@ -56,7 +56,7 @@ const (
 
 // trailLocked notes a lookup, and says how to answer it.
 func (m *metadata) trailLocked(s *store.Store, p store.Path, ask hint) means {
-	if p.IsRoot() || s.CurrentBranch() == "" {
+	if p.IsRoot() || s.CurrentBranch() == "" || !s.StrongList() {
 		return byItself
 	}
 	key := metaKey{s.CurrentBranch(), listKind, p.Dir()}

@@ -53,11 +53,6 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 		case !caps.Metadata:
 			return Entry{}, fmt.Errorf("attributes of %q: %w: this store keeps no metadata", p, ErrUnsupported)
 		}
-		if waited, err := s.outwait(ctx, f.info); err != nil {
-			return Entry{}, err
-		} else if waited {
-			continue
-		}
 		opts := backend.PutOptions{Metadata: metadata, ContentType: f.ContentType}
 		if f.info.ETag != "" {
 			opts.Cond.IfMatch = f.info.ETag
@@ -73,15 +68,12 @@ func (s *Store) SetAttr(ctx context.Context, p Path, change AttrChange) (Entry, 
 		switch {
 		case err == nil && f.IsDir():
 			s.noteMarker(pl.dir)
-			info.Metadata, info.ContentType = metadata, f.ContentType
+			info.Metadata, info.ContentType, info.Date = metadata, f.ContentType, time.Time{}
 			if info.ModTime.IsZero() {
 				info.ModTime = time.Now()
 			}
-			e := s.dirFound(p, &info).Entry
-			e.Holds = provenByOwn(info)
-			return e, nil
+			return s.dirFound(p, &info).Entry, nil
 		case err == nil:
-			s.noteTrace(f.info.ETag, info.ETag)
 			return s.stored(p, caps, info, f.info.Size, metadata, f.ContentType), nil
 		case errors.Is(err, backend.ErrAmbiguous):
 			tried = metadata
@@ -128,7 +120,6 @@ func (s *Store) Mkdir(ctx context.Context, p Path, attr Attr) (Entry, error) {
 	metadata[metaNonce] = nonce()
 	opts := backend.PutOptions{Cond: backend.Cond{IfAbsent: true}, Metadata: metadata}
 	info, err := s.put(ctx, caps, pl.dir, backend.Bytes(nil), opts)
-	holds := provenByOwn(info)
 	switch {
 	case errors.Is(err, backend.ErrAmbiguous):
 		if info, err = s.b.Stat(ctx, pl.dir); err != nil {
@@ -145,15 +136,13 @@ func (s *Store) Mkdir(ctx context.Context, p Path, attr Attr) (Entry, error) {
 		return Entry{}, fail("mkdir", p, err)
 	}
 	s.noteMarker(pl.dir)
-	if info.Metadata = metadata; !caps.Metadata {
+	if info.Metadata, info.Date = metadata, (time.Time{}); !caps.Metadata {
 		info.Metadata = nil
 	}
 	if info.ModTime.IsZero() {
 		info.ModTime = time.Now()
 	}
-	e := s.dirFound(p, &info).Entry
-	e.Holds = holds
-	return e, nil
+	return s.dirFound(p, &info).Entry, nil
 }
 
 // making is what Mkdir begins with.

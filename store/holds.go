@@ -1,8 +1,6 @@
 package store
 
 import (
-	"context"
-	"strings"
 	"sync"
 	"time"
 
@@ -10,13 +8,12 @@ import (
 )
 
 // A listing tells of an object its version, its size and when the store took
-// it, and no attributes. Those that were once learnt are still its own where
-// all three are the same, unless they can change without a trace: on a store
-// whose ETag is that of the content, within the second in which it took the
-// object, as most have their times in whole seconds. So attributes that were
-// told so soon prove nothing for later. Those that this host stored itself do,
-// since no host changes the attributes of an object in place that another one
-// has just stored: it waits for some seconds (outwait).
+// it, and no attributes. Those that were once told are still its own where all
+// three are the same, unless they can change without a trace: on a store whose
+// ETag is that of the content, within the second in which it took the object,
+// as most have their times in whole seconds. So attributes that are told so soon
+// prove nothing for later, not even to the host that has stored them: another
+// one may have stored the same content right after.
 
 const (
 	// settleAfter is for how long an object is new: the second in which it was
@@ -24,9 +21,6 @@ const (
 	settleAfter = 3 * time.Second
 	// settleFine is the same where times are finer than seconds.
 	settleFine = 100 * time.Millisecond
-	// quickly is how long a request takes at most that stores an object at
-	// about the time of its answer.
-	quickly = time.Second
 )
 
 // Times are a span of a store's clock, in nanoseconds since 1970, both ends
@@ -38,121 +32,56 @@ func (s Times) Has(t time.Time) bool {
 	return s != Times{} && !t.IsZero() && s.First <= t.UnixNano() && t.UnixNano() <= s.Last
 }
 
-// fine says whether the store tells times in more than seconds.
-func fine(t time.Time) bool { return t.Nanosecond() != 0 }
+// clocks are that of a store's answers and that of its objects, which are not
+// the same where a proxy in between puts in its own. Then no age is known.
+type clocks struct {
+	mu        sync.Mutex
+	key, etag string    // what was stored last
+	date      time.Time // of the answer
+	apart     bool
+}
 
-// span are the times that t may be, told elsewhere.
-func span(t time.Time) Times {
-	at := t.UnixNano()
-	if fine(t) {
-		return Times{at, at}
+const (
+	quickly   = time.Second     // that a request takes at most, so that its answer dates what it stored
+	clocksOff = 2 * time.Second // that answers are later by roundings and requests
+)
+
+// stored notes what a request stored that took so long.
+func (c *clocks) stored(info backend.Info, took time.Duration) {
+	if took > quickly || info.Date.IsZero() || info.ETag == "" {
+		return
 	}
-	return Times{at, at + int64(time.Second) - 1}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.key, c.etag, c.date = info.Key, info.ETag, info.Date
+}
+
+// told compares the clocks, if info tells of what was stored last, and says
+// whether they may be one. An object that is older than the answer which dates
+// it is one whose age is not known.
+func (c *clocks) told(info backend.Info) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if info.Key == c.key && info.ETag == c.etag && c.date.Sub(info.ModTime) > clocksOff {
+		c.apart = true
+	}
+	return !c.apart
 }
 
 // provenBy are the times of the object for which what the store told of it
 // holds.
-func provenBy(info backend.Info) Times {
+func (c *core) provenBy(info backend.Info) Times {
+	fine := info.ModTime.Nanosecond() != 0
 	settled := settleAfter
-	if fine(info.ModTime) {
+	if fine {
 		settled = settleFine
 	}
-	if info.Date.IsZero() || info.ModTime.IsZero() || info.Date.Sub(info.ModTime) < settled {
+	if info.Date.IsZero() || info.ModTime.IsZero() || !c.clocks.told(info) || info.Date.Sub(info.ModTime) < settled {
 		return Times{}
 	}
-	return span(info.ModTime)
-}
-
-// provenByOwn are those for which what this host has just stored holds. That
-// of the answer is as good as that of the object, which not all stores tell.
-func provenByOwn(info backend.Info) Times {
-	if info.Date.IsZero() || info.ModTime.IsZero() {
-		return Times{}
+	at := info.ModTime.UnixNano()
+	if fine {
+		return Times{at, at}
 	}
-	s := span(info.ModTime)
-	if !fine(info.ModTime) {
-		s.First -= int64(time.Second)
-	}
-	return s
-}
-
-// ownObjects are those that this host has just stored.
-type ownObjects struct {
-	mu     sync.Mutex
-	all    map[string]ownObject // by key
-	traced bool                 // a change of attributes changes the ETag
-}
-
-type ownObject struct {
-	etag  string
-	begun time.Time // the request that stored it
-}
-
-const maxOwnObjects = 1 << 14
-
-// noteOwn notes that a request stored an object. Of one that took long, it is
-// not known when the store did.
-func (c *core) noteOwn(key string, info *backend.Info, begun time.Time) {
-	now := time.Now()
-	if now.Sub(begun) > quickly {
-		info.Date = time.Time{}
-	}
-	o := &c.own
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.all == nil {
-		o.all = map[string]ownObject{}
-	}
-	if len(o.all) >= maxOwnObjects {
-		for key, own := range o.all {
-			if now.Sub(own.begun) > settleAfter+quickly {
-				delete(o.all, key)
-			}
-		}
-		if len(o.all) >= maxOwnObjects {
-			clear(o.all)
-		}
-	}
-	o.all[key] = ownObject{info.ETag, begun}
-}
-
-// isOwn says whether this host stored that version within the time.
-func (c *core) isOwn(key, etag string, within time.Duration) bool {
-	c.own.mu.Lock()
-	defer c.own.mu.Unlock()
-	own, ok := c.own.all[key]
-	return ok && own.etag == etag && time.Since(own.begun) < within
-}
-
-// noteTrace notes what became of the ETag when the attributes changed.
-func (c *core) noteTrace(before, after string) {
-	if before != after && !strings.Contains(before, "-") { // that of an object in parts always changes
-		c.own.mu.Lock()
-		c.own.traced = true
-		c.own.mu.Unlock()
-	}
-}
-
-// outwait waits until an object that somebody else has stored is not new any
-// more, before its attributes are changed. True where it took time, so that it
-// is to be looked at again.
-func (c *core) outwait(ctx context.Context, info backend.Info) (bool, error) {
-	if info.Date.IsZero() || info.ModTime.IsZero() || fine(info.ModTime) {
-		return false, nil
-	}
-	c.own.mu.Lock()
-	traced := c.own.traced
-	c.own.mu.Unlock()
-	age := info.Date.Sub(info.ModTime)
-	if traced || age >= settleAfter || c.isOwn(info.Key, info.ETag, settleAfter+quickly) {
-		return false, nil
-	}
-	timer := time.NewTimer(min(settleAfter-age, settleAfter))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true, nil
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
+	return Times{at, at + int64(time.Second) - 1} // a listing may tell more of it
 }

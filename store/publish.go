@@ -195,10 +195,8 @@ func (s *Store) stored(p Path, caps backend.Caps, info backend.Info, size int64,
 	if info.ModTime.IsZero() {
 		info.ModTime = time.Now()
 	}
-	info.Size, info.Metadata, info.ContentType = size, metadata, contentType
-	e := s.fileFound(p, info).Entry
-	e.Holds = provenByOwn(info)
-	return e
+	info.Size, info.Metadata, info.ContentType, info.Date = size, metadata, contentType, time.Time{}
+	return s.fileFound(p, info).Entry
 }
 
 // alreadyThere says whether the object that is in the way is the publication

@@ -34,15 +34,6 @@ var errSource = errors.New("the source was changed by somebody else")
 // put stores an object under a condition. It goes in parts where it is large;
 // where the bucket does not honour the condition, it is checked before.
 func (s *Store) put(ctx context.Context, caps backend.Caps, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {
-	begun := time.Now()
-	info, err := s.putOnce(ctx, caps, key, src, opts)
-	if err == nil {
-		s.noteOwn(key, &info, begun)
-	}
-	return info, err
-}
-
-func (s *Store) putOnce(ctx context.Context, caps backend.Caps, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {
 	if !caps.Metadata {
 		opts.Metadata = nil
 	}
@@ -68,7 +59,12 @@ func (s *Store) putOnce(ctx context.Context, caps backend.Caps, key string, src 
 		opts.Cond = backend.Cond{}
 	}
 	if !inParts {
-		return s.b.Put(ctx, key, src, opts)
+		begun := time.Now()
+		info, err := s.b.Put(ctx, key, src, opts)
+		if err == nil {
+			s.clocks.stored(info, time.Since(begun))
+		}
+		return info, err
 	}
 	part, err := partSize(caps, key, size, minPart)
 	if err != nil {
@@ -185,11 +181,7 @@ func (s *Store) transfer(ctx context.Context, caps backend.Caps, src backend.Inf
 			return backend.Info{}, err
 		}
 	}
-	begun := time.Now()
 	info, err := s.transferOnce(ctx, caps, src, dst, opts, cheap)
-	if err == nil {
-		s.noteOwn(dst, &info, begun)
-	}
 	if err == nil || errors.Is(err, errSource) || !errors.Is(err, backend.ErrPrecondition) && !errors.Is(err, backend.ErrNotExist) {
 		return info, err
 	}

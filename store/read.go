@@ -198,7 +198,7 @@ func (s *Store) lookDir(ctx context.Context, pl place) (found, error) {
 func (s *Store) fileFound(p Path, info backend.Info) found {
 	e := Entry{
 		Name: p.Name(), Attr: s.opts.decode(info, false), Size: info.Size, Version: info.ETag,
-		Changed: info.ModTime, Holds: provenBy(info),
+		Changed: info.ModTime, Holds: s.provenBy(info),
 	}
 	_, mtime := parseTime(info.Metadata[metaMtime])
 	_, ctime := parseTime(info.Metadata[metaCtime])
@@ -215,7 +215,7 @@ func (s *Store) dirFound(p Path, marker *backend.Info) found {
 	}
 	e := Entry{
 		Name: p.Name(), Attr: s.opts.decode(*marker, true), Marker: true,
-		Changed: marker.ModTime, Holds: provenBy(*marker),
+		Changed: marker.ModTime, Holds: s.provenBy(*marker),
 	}
 	return found{e, *marker}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -308,5 +309,35 @@ func TestAFailedLookIsNotAnAbsentFile(t *testing.T) {
 		if !errors.Is(err, backend.ErrPermission) || errors.Is(err, ErrNotExist) {
 			t.Errorf("%s: %v", op, err)
 		}
+	}
+}
+
+// late is a store whose answers are dated by another clock than its objects.
+type late struct{ backend.Backend }
+
+func (l late) Stat(ctx context.Context, key string) (backend.Info, error) {
+	info, err := l.Backend.Stat(ctx, key)
+	info.Date = info.Date.Add(time.Minute)
+	return info, err
+}
+
+func (l late) Put(ctx context.Context, key string, src backend.Source, opts backend.PutOptions) (backend.Info, error) {
+	info, err := l.Backend.Put(ctx, key, src, opts)
+	info.Date = info.Date.Add(time.Minute)
+	return info, err
+}
+
+// How old an object is, an answer that a proxy dated does not tell.
+func TestAttributesOfAStoreWithTwoClocksHoldForNothing(t *testing.T) {
+	s, err := Open(t.Context(), late{mem.New(t.Name(), mem.Options{Seconds: true})}, Options{})
+	ok(t, err)
+	s, err = s.Branch("main")
+	ok(t, err)
+	p, err := ParsePath("f")
+	ok(t, err)
+	_, err = s.Publish(t.Context(), p, backend.Bytes([]byte("x")), PublishOptions{})
+	ok(t, err)
+	if e, err := s.Head(t.Context(), p); err != nil || e.Holds != (Times{}) {
+		t.Errorf("%+v, %v", e, err)
 	}
 }

@@ -164,14 +164,10 @@ func (s *Store) renameFile(ctx context.Context, caps backend.Caps, src, dst plac
 	}
 	for range attempts {
 		copied, gone, err := s.moveOnce(ctx, caps, src, dst, old.info, cond)
-		own := s.isOwn(src.key, old.info.ETag, quickly) // so that the copy has its attributes
 		switch {
 		case err == nil:
 			e := old.Entry
 			e.Name, e.Version, e.Changed, e.Holds = dst.path.Name(), copied.ETag, copied.ModTime, Times{}
-			if own {
-				e.Holds = provenByOwn(copied)
-			}
 			return e, nil
 		case gone:
 			return Entry{}, err

@@ -38,8 +38,8 @@ type core struct {
 	opts Options
 	log  *slog.Logger
 
-	attrs attrRecords
-	own   ownObjects
+	attrs  attrRecords
+	clocks clocks
 
 	probing chan struct{}                // holds one token, for who probes
 	probed  atomic.Pointer[backend.Caps] // nil before the first change

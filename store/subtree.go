@@ -67,6 +67,15 @@ func (p Spot) Within(o Spot) bool {
 // CanWalk says whether SubtreePage can begin anywhere.
 func (s *Store) CanWalk() bool { return !s.isRoot() && s.b.Caps().ListAfter }
 
+// StrongList says whether a listing shows all that was acknowledged before it,
+// as far as that is known.
+func (s *Store) StrongList() bool {
+	if caps := s.probed.Load(); caps != nil {
+		return caps.StrongList
+	}
+	return s.b.Caps().StrongList
+}
+
 // SubtreePage lists what is below dir in the order of the keys, from a place
 // on, whatever directory it is in: one request a page. Not for the root.
 func (s *Store) SubtreePage(ctx context.Context, dir Path, from Spot) (SubtreePage, error) {

@@ -2,10 +2,10 @@
 // from elsewhere: a bounded table that forgets what was used least. It knows
 // nothing of what its values mean.
 //
-// Changes are transactions, made in batches by the caller, so that a crash at
-// any moment leaves the table as it was after one of them. A value that the
-// disk has changed is not given out, and a table that cannot be read, or is of
-// another owner, is begun anew.
+// A table is good for as long as nothing went wrong: when it is closed, a
+// checksum of the file is left beside it, and where that is not there or is of
+// another content, the table is begun anew, as where it is of another owner. So
+// nothing is synced.
 //
 // The values are in two generations. New ones go into the young; when that has
 // half of what may be kept, it becomes the old one, and what was in that and
@@ -18,8 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -44,28 +46,36 @@ type Pair struct{ Key, Value []byte }
 // Shelf is an open table. All methods are safe for concurrent use, and do
 // nothing on a nil Shelf.
 type Shelf struct {
-	path   string
-	owner  string
-	log    *slog.Logger
-	max    int
-	broken sync.Once
+	path  string
+	owner string
+	log   *slog.Logger
+	max   int
 
 	mu     sync.RWMutex // held for writing by who opens and closes the file
-	db     *bolt.DB     // nil before there is one, and after Close
+	db     *bolt.DB     // nil before there is one, after Close, and when it was broken
 	closed bool
 }
 
 var errOwner = errors.New("of another owner")
 
-// The buckets of the file, and the keys of the first.
+// The buckets of the file, and the keys of the first. Two are generations.
 const (
 	headBucket  = "head"
-	youngBucket = "young"
-	oldBucket   = "old"
-	asideBucket = "aside"
+	oneBucket   = "one"
+	otherBucket = "other"
 	ownerKey    = "owner"
-	countKey    = "count" // values in the young generation
+	youngKey    = "young" // which is the young generation
+	countKey    = "count" // of its values
 )
+
+// generations are the bucket of the young one, and that of the old one.
+func generations(tx *bolt.Tx) (young, old *bolt.Bucket) {
+	young, old = tx.Bucket([]byte(oneBucket)), tx.Bucket([]byte(otherBucket))
+	if string(tx.Bucket([]byte(headBucket)).Get([]byte(youngKey))) == otherBucket {
+		young, old = old, young
+	}
+	return young, old
+}
 
 // Open opens the table of a file, which belongs to one process at a time. The
 // file is made by the first change.
@@ -83,14 +93,49 @@ func Open(path string, opts Options) (*Shelf, error) {
 		}
 		return s, err
 	}
-	var err error
-	if s.db, err = open(path, opts.Owner); err == nil {
+	err := s.whole()
+	if err == nil {
+		s.db, err = open(path, opts.Owner)
+	}
+	if err == nil {
 		return s, nil
 	}
 	if !errors.Is(err, errOwner) {
-		s.log.Warn("what was kept cannot be read, and is begun anew", "file", path, "err", err)
+		s.log.Info("what was kept is begun anew", "file", path, "err", err)
 	}
 	return s, os.Remove(path)
+}
+
+// sumPath is the file with the checksum.
+func (s *Shelf) sumPath() string { return s.path + ".sum" }
+
+// whole says whether the file is as it was closed. It can be found to be so
+// once: who does not close it leaves it in doubt.
+func (s *Shelf) whole() error {
+	want, err := os.ReadFile(s.sumPath())
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(s.sumPath()); err != nil {
+		return err
+	}
+	sum, err := sumOf(s.path)
+	if err == nil && sum != string(want) {
+		err = errors.New("it has changed since it was closed")
+	}
+	return err
+}
+
+// sumOf is the checksum of a file.
+func sumOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	n, err := io.Copy(h, f)
+	return fmt.Sprintf("%d %08x\n", n, h.Sum32()), err
 }
 
 // There says whether there is a file.
@@ -114,12 +159,13 @@ func (s *Shelf) make() (err error) {
 }
 
 func open(path, owner string) (db *bolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() { // which a broken file may well cause
 		if r := recover(); r != nil {
 			db, err = nil, fmt.Errorf("%v", r)
 		}
 	}()
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
+	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoSync: true})
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +190,7 @@ func open(path, owner string) (db *bolt.DB, err error) {
 		case string(before) != owner:
 			err = errOwner
 		}
-		for _, name := range []string{youngBucket, oldBucket, asideBucket} {
+		for _, name := range []string{oneBucket, otherBucket} {
 			if err == nil {
 				_, err = tx.CreateBucketIfNotExists([]byte(name))
 			}
@@ -170,7 +216,14 @@ func (s *Shelf) Close() error {
 	}
 	err := s.db.Close()
 	s.db = nil
-	return err
+	if err != nil {
+		return err
+	}
+	sum, err := sumOf(s.path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.sumPath(), []byte(sum), 0o600)
 }
 
 // Read calls fn with a function that looks values up, all as of one moment.
@@ -178,7 +231,7 @@ func (s *Shelf) Close() error {
 // fn returns.
 func (s *Shelf) Read(fn func(get func(key []byte) (value []byte, aging bool))) {
 	s.do(false, func(tx *bolt.Tx) error {
-		young, old := tx.Bucket([]byte(youngBucket)), tx.Bucket([]byte(oldBucket))
+		young, old := generations(tx)
 		fn(func(key []byte) ([]byte, bool) {
 			if value := young.Get(key); value != nil {
 				return unseal(value), false
@@ -198,15 +251,15 @@ func (s *Shelf) Put(pairs []Pair) error {
 		return err
 	}
 	return s.do(true, func(tx *bolt.Tx) error {
-		head, young := tx.Bucket([]byte(headBucket)), tx.Bucket([]byte(youngBucket))
+		head := tx.Bucket([]byte(headBucket))
 		count := countOf(head)
 		if count >= uint64(s.max/2) {
 			if err := nextGeneration(tx); err != nil {
 				return err
 			}
-			young, count = tx.Bucket([]byte(youngBucket)), 0
+			count = 0
 		}
-		old := tx.Bucket([]byte(oldBucket))
+		young, old := generations(tx)
 		for _, p := range pairs {
 			there := young.Get(p.Key) != nil
 			var err error
@@ -237,24 +290,20 @@ func countOf(head *bolt.Bucket) uint64 {
 	return 0
 }
 
-// nextGeneration forgets the old one, and begins a young one.
+// nextGeneration forgets the old one, and begins a young one in its place.
 func nextGeneration(tx *bolt.Tx) error {
-	if err := tx.DeleteBucket([]byte(oldBucket)); err != nil {
+	head := tx.Bucket([]byte(headBucket))
+	next := otherBucket
+	if string(head.Get([]byte(youngKey))) == otherBucket {
+		next = oneBucket
+	}
+	if err := tx.DeleteBucket([]byte(next)); err != nil {
 		return err
 	}
-	old, err := tx.CreateBucket([]byte(oldBucket))
-	if err != nil {
+	if _, err := tx.CreateBucket([]byte(next)); err != nil {
 		return err
 	}
-	err = tx.Bucket([]byte(youngBucket)).ForEach(func(k, v []byte) error { return old.Put(k, v) })
-	if err != nil {
-		return err
-	}
-	if err := tx.DeleteBucket([]byte(youngBucket)); err != nil {
-		return err
-	}
-	_, err = tx.CreateBucket([]byte(youngBucket))
-	return err
+	return head.Put([]byte(youngKey), []byte(next))
 }
 
 // Drop takes away all keys with a prefix.
@@ -262,13 +311,14 @@ func (s *Shelf) Drop(prefix []byte) error {
 	return s.do(true, func(tx *bolt.Tx) error {
 		head := tx.Bucket([]byte(headBucket))
 		count := countOf(head)
-		for _, name := range []string{youngBucket, oldBucket, asideBucket} {
-			c := tx.Bucket([]byte(name)).Cursor()
+		young, old := generations(tx)
+		for _, b := range []*bolt.Bucket{young, old} {
+			c := b.Cursor()
 			for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Seek(prefix) {
 				if err := c.Delete(); err != nil {
 					return err
 				}
-				if name == youngBucket {
+				if b == young {
 					count--
 				}
 			}
@@ -277,63 +327,10 @@ func (s *Shelf) Drop(prefix []byte) error {
 	})
 }
 
-// PutAside keeps pairs that TakeAside gives back, once.
-func (s *Shelf) PutAside(pairs []Pair) error {
-	if len(pairs) == 0 || s == nil {
-		return nil
-	}
-	if err := s.make(); err != nil {
-		return err
-	}
-	return s.do(true, func(tx *bolt.Tx) error {
-		aside := tx.Bucket([]byte(asideBucket))
-		for _, p := range pairs {
-			if err := aside.Put(p.Key, seal(p.Value)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// TakeAside returns what was put aside, and has forgotten it for certain when
-// it returns.
-func (s *Shelf) TakeAside() (pairs []Pair, err error) {
-	some := false
-	err = s.do(false, func(tx *bolt.Tx) error {
-		first, _ := tx.Bucket([]byte(asideBucket)).Cursor().First()
-		some = first != nil
-		return nil
-	})
-	if err != nil || !some {
-		return nil, err
-	}
-	err = s.do(true, func(tx *bolt.Tx) error {
-		err := tx.Bucket([]byte(asideBucket)).ForEach(func(k, v []byte) error {
-			if value := unseal(v); value != nil {
-				pairs = append(pairs, Pair{bytes.Clone(k), bytes.Clone(value)})
-			}
-			return nil
-		})
-		if err != nil || len(pairs) == 0 {
-			return err
-		}
-		if err := tx.DeleteBucket([]byte(asideBucket)); err != nil {
-			return err
-		}
-		_, err = tx.CreateBucket([]byte(asideBucket))
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return pairs, nil
-}
-
 // Len is how many values there are at most.
 func (s *Shelf) Len() (n int) {
 	s.do(false, func(tx *bolt.Tx) error {
-		for _, name := range []string{youngBucket, oldBucket} {
+		for _, name := range []string{oneBucket, otherBucket} {
 			n += tx.Bucket([]byte(name)).Stats().KeyN
 		}
 		return nil
@@ -341,27 +338,53 @@ func (s *Shelf) Len() (n int) {
 	return n
 }
 
-// do runs fn in a transaction. A file that turns out to be broken panics in
-// the library: then there is nothing any more.
-func (s *Shelf) do(write bool, fn func(*bolt.Tx) error) (err error) {
+// do runs fn in a transaction. A file that turns out to be broken is given up.
+func (s *Shelf) do(write bool, fn func(*bolt.Tx) error) error {
 	if s == nil {
 		return nil
 	}
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.db == nil {
+	db := s.db
+	if db == nil {
+		s.mu.RUnlock()
 		return nil
 	}
+	broken, err := transact(db, write, fn)
+	s.mu.RUnlock()
+	if broken {
+		s.giveUp(db, err)
+	}
+	return err
+}
+
+// transact runs fn in a transaction. The library panics where the file is
+// broken, and the memory that the file is mapped to faults where it is short.
+func transact(db *bolt.DB, write bool, fn func(*bolt.Tx) error) (broken bool, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("broken: %v", r)
-			s.broken.Do(func() { s.log.Error("what was kept on the local disk is broken", "file", s.db.Path(), "err", err) })
+			broken, err = true, fmt.Errorf("broken: %v", r)
 		}
 	}()
 	if write {
-		return s.db.Update(fn)
+		return false, db.Update(fn)
 	}
-	return s.db.View(fn)
+	return false, db.View(fn)
+}
+
+// giveUp removes a file that is broken. It is not closed: who panicked may hold
+// its locks.
+func (s *Shelf) giveUp(db *bolt.DB, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db != db {
+		return
+	}
+	s.db, s.closed = nil, true
+	if rerr := os.Remove(s.path); rerr != nil {
+		err = errors.Join(err, rerr)
+	}
+	s.log.Error("what was kept on the local disk is broken, and is removed", "file", s.path, "err", err)
 }
 
 // seal puts a checksum before a value.

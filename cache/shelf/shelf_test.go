@@ -44,20 +44,12 @@ func TestValuesAreThereAgainForTheirOwnerOnly(t *testing.T) {
 	if err := s.Put([]Pair{{Key: []byte("xz")}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.PutAside([]Pair{{[]byte("later"), []byte("4")}}); err != nil {
-		t.Fatal(err)
-	}
 	s.Close()
 
 	s = opened(t, path, Options{Owner: "a"})
-	for key, want := range map[string]string{"x": "1", "x/y": "2", "xz": "", "later": ""} {
+	for key, want := range map[string]string{"x": "1", "x/y": "2", "xz": ""} {
 		if v, _ := get(s, key); v != want {
 			t.Errorf("%s: %q", key, v)
-		}
-	}
-	for _, want := range []int{1, 0} {
-		if pairs, err := s.TakeAside(); err != nil || len(pairs) != want {
-			t.Errorf("aside: %q, %v", pairs, err)
 		}
 	}
 	if err := s.Drop([]byte("x/")); err != nil {
@@ -97,48 +89,66 @@ func TestNoMoreIsKeptThanMay(t *testing.T) {
 	}
 }
 
-// No damage to the file makes a value another one, or Open fail.
-func TestADamagedFileGivesNothingWrong(t *testing.T) {
+// A file of which anything has changed, or that was not closed, is begun anew.
+func TestADamagedFileGivesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "shelf")
 	s := opened(t, path, Options{})
-	value := string(bytes.Repeat([]byte("value "), 20))
-	for i := range 20 {
-		put(t, s, fmt.Sprintf("key%02d", i), value)
+	for i := range 50 {
+		put(t, s, fmt.Sprintf("key%02d", i), "value")
 	}
 	s.Close()
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := bytes.Index(whole, []byte("value value"))
-	for at >= 0 && at < len(whole) {
-		broken := bytes.Clone(whole)
-		broken[at+3] ^= 0x20
-		if err := os.WriteFile(path, broken, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s := opened(t, path, Options{})
-		for i := range 20 {
-			if v, _ := get(s, fmt.Sprintf("key%02d", i)); v != value && v != "" {
-				t.Fatalf("a damaged value: %q", v)
-			}
-		}
-		s.Close()
-		next := bytes.Index(whole[at+len(value):], []byte("value value"))
-		if next < 0 {
-			break
-		}
-		at += len(value) + next
+	sum, err := os.ReadFile(path + ".sum")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, n := range []int{0, 10, 5000} {
-		if err := os.WriteFile(path, bytes.Repeat([]byte{7}, n), 0o600); err != nil {
+	reopened := func(data, sum []byte) string {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path+".sum", sum, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		s := opened(t, path, Options{})
-		put(t, s, "new", "v")
-		if v, _ := get(s, "new"); v != "v" {
-			t.Errorf("after %d bytes of something else: %q", n, v)
+		defer s.Close()
+		v, _ := get(s, "key07")
+		return v
+	}
+	if got := reopened(whole, sum); got != "value" {
+		t.Fatalf("whole: %q", got)
+	}
+	for at := 0; at < len(whole); at += 97 {
+		broken := bytes.Clone(whole)
+		broken[at] ^= 0x21
+		if got := reopened(broken, sum); got != "" {
+			t.Fatalf("changed at %d: %q", at, got)
 		}
-		s.Close()
+	}
+	for at := 0; at < len(whole); at += os.Getpagesize() {
+		if got := reopened(whole[:at], sum); got != "" {
+			t.Fatalf("cut off at %d: %q", at, got)
+		}
+	}
+	if got := reopened(whole, nil); got != "" {
+		t.Fatalf("not closed: %q", got)
+	}
+}
+
+// Who finds a file broken under its hands goes on without it.
+func TestAFileThatIsCutOffWhileItIsOpenIsGivenUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "shelf")
+	s := opened(t, path, Options{})
+	put(t, s, "key", "value")
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if v, _ := get(s, "key"); v != "" || s.There() {
+		t.Errorf("%q", v)
+	}
+	if err := s.Put([]Pair{{[]byte("key"), []byte("value")}}); err != nil {
+		t.Error(err)
 	}
 }
