@@ -187,7 +187,7 @@ func (c *Cache) openDisk() (err error) {
 			err = errors.Join(err, c.journal.Close())
 		}
 		if c.meta.kept != nil {
-			c.meta.kept.shelf.Close()
+			err = errors.Join(err, c.meta.kept.shelf.Close())
 		}
 		c.dir.close()
 		if !errors.Is(err, journal.ErrForeign) {

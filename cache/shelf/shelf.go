@@ -230,7 +230,7 @@ func (s *Shelf) Close() error {
 // aging: the value will be forgotten unless it is put again. It is valid until
 // fn returns.
 func (s *Shelf) Read(fn func(get func(key []byte) (value []byte, aging bool))) {
-	s.do(false, func(tx *bolt.Tx) error {
+	_ = s.do(false, func(tx *bolt.Tx) error { // a broken file has no values
 		young, old := generations(tx)
 		fn(func(key []byte) ([]byte, bool) {
 			if value := young.Get(key); value != nil {
@@ -263,13 +263,12 @@ func (s *Shelf) Put(pairs []Pair) error {
 		for _, p := range pairs {
 			there := young.Get(p.Key) != nil
 			var err error
-			switch {
-			case p.Value == nil:
+			if p.Value == nil {
 				err = errors.Join(young.Delete(p.Key), old.Delete(p.Key))
 				if there {
 					count--
 				}
-			default:
+			} else {
 				err = young.Put(p.Key, seal(p.Value))
 				if !there {
 					count++
@@ -329,7 +328,7 @@ func (s *Shelf) Drop(prefix []byte) error {
 
 // Len is how many values there are at most.
 func (s *Shelf) Len() (n int) {
-	s.do(false, func(tx *bolt.Tx) error {
+	_ = s.do(false, func(tx *bolt.Tx) error {
 		for _, name := range []string{oneBucket, otherBucket} {
 			n += tx.Bucket([]byte(name)).Stats().KeyN
 		}
