@@ -40,7 +40,8 @@ const (
 	listAfter   = 2  // misses
 	maxNeed     = 64 // misses, where listings are of no use
 	usefulAfter = 4  // lookups spared
-	askAfter    = 2  // files in order
+	askAfter    = 3  // files in order
+	maxSkipped  = 2  // others that an order may leave out
 	firstAsked  = 8
 	maxAsked    = 64
 )
@@ -199,17 +200,19 @@ func (m *metadata) walkTo(ctx context.Context, s *store.Store, p store.Path) {
 // askOnLocked notes that a file of a directory was looked up of which the
 // listing does not tell everything, and asks for those behind it.
 func (m *metadata) askOnLocked(s *store.Store, key metaKey, t *trail, name string) {
+	item, ok := m.lru.peek(key)
 	switch {
 	case name == t.last:
 		return
-	case name > t.last:
+	case !ok:
+		return
+	case m.followsLocked(item.list, t.last, name):
 		t.run++
 	default:
 		t.run, t.window, t.asked = 1, 0, store.Cursor{}
 	}
 	t.last = name
-	item, ok := m.lru.peek(key)
-	if t.run < askAfter || !ok {
+	if t.run < askAfter {
 		return
 	}
 	here := position(name, store.ModeRegular)
@@ -240,6 +243,36 @@ func (m *metadata) askOnLocked(s *store.Store, key metaKey, t *trail, name strin
 		}
 		if r.end {
 			return
+		}
+		here = r.to
+	}
+}
+
+// followsLocked says whether who looks up last, and then name, goes through the
+// files of a directory in order. Those do not count that a listing completes.
+func (m *metadata) followsLocked(l *dirList, last, name string) bool {
+	if last == "" {
+		return false
+	}
+	skipped := 0
+	for here := position(last, store.ModeRegular); ; {
+		r := l.behind(here)
+		if r == nil {
+			return false
+		}
+		for _, e := range r.page(here).Entries {
+			switch {
+			case e.Name == name:
+				return true
+			case e.IsDir() || !e.Partial || e.Name == last:
+			default:
+				if skipped++; skipped > maxSkipped {
+					return false
+				}
+			}
+		}
+		if r.end {
+			return false
 		}
 		here = r.to
 	}
