@@ -321,7 +321,12 @@ func (m *metadata) listPage(ctx context.Context, s *store.Store, dir store.Path,
 
 // askPage asks the bucket for a page. shared: the question was another one's.
 func (m *metadata) askPage(ctx context.Context, s *store.Store, key metaKey, from store.Cursor) (page store.Page, shared bool, err error) {
-	return m.lists.do(ctx, pageKey{key, from}, func(ctx context.Context, fresh func() bool) (store.Page, error) {
+	return m.lists.do(ctx, pageKey{key, from}, m.pageQuestion(s, key, from))
+}
+
+// pageQuestion is what asks for a page and remembers it.
+func (m *metadata) pageQuestion(s *store.Store, key metaKey, from store.Cursor) func(context.Context, func() bool) (store.Page, error) {
+	return func(ctx context.Context, fresh func() bool) (store.Page, error) {
 		at := time.Now()
 		m.mu.Lock()
 		page, ok := m.pageLocked(key, from) // somebody has just asked
@@ -337,7 +342,7 @@ func (m *metadata) askPage(ctx context.Context, s *store.Store, key metaKey, fro
 			m.addRunLocked(key, &stretch{from: from, to: page.Next, end: page.Done, at: at, given: time.Now(), base: page.Entries})
 		}
 		return page, err
-	})
+	}
 }
 
 // list returns all entries of a directory, or an error where they are more
@@ -365,11 +370,11 @@ func (m *metadata) list(ctx context.Context, s *store.Store, dir store.Path, lim
 	return all, nil
 }
 
-// prefetch asks for the page that a reader will come to next.
+// prefetch asks for the page that a reader will come to next. It is under way
+// when this returns, so that a reader who is faster shares it.
 func (m *metadata) prefetch(s *store.Store, key metaKey, from store.Cursor) {
-	m.errands.start(func(ctx context.Context) {
-		_, _, _ = m.askPage(backend.WithPriority(ctx, backend.ReadAhead), s, key, from) // who needs it gets the error
-	})
+	ctx := backend.WithPriority(context.Background(), backend.ReadAhead) // it ends with the metadata
+	m.lists.begin(ctx, pageKey{key, from}, m.pageQuestion(s, key, from))
 }
 
 // pageLocked is the page from there on, if it is known.
