@@ -28,6 +28,7 @@ type kept struct {
 
 	mu     sync.Mutex
 	recent map[string]*store.Entry // by key: not on the disk yet
+	drops  int                     // so many times something was forgotten
 }
 
 const (
@@ -69,16 +70,20 @@ func (k *kept) learn(branch string, p store.Path, e store.Entry) {
 	}
 }
 
-// drop forgets p and all below it.
+// drop forgets p and all below it; everything for the root of the branch "".
 func (k *kept) drop(branch string, p store.Path) error {
 	key := keptKey(branch, p)
 	below := key + "/"
-	if p.IsRoot() {
+	switch {
+	case p.IsRoot() && branch == "":
+		below = ""
+	case p.IsRoot():
 		below = key
 	}
 	k.writing.Lock()
 	defer k.writing.Unlock()
 	k.mu.Lock()
+	k.drops++
 	maps.DeleteFunc(k.recent, func(other string, _ *store.Entry) bool {
 		return other == key || strings.HasPrefix(other, below)
 	})
@@ -102,18 +107,21 @@ func (k *kept) complete(branch string, dir store.Path, all []store.Entry) {
 	if !dir.IsRoot() {
 		prefix += "/"
 	}
+	k.mu.Lock()
+	drops := k.drops
+	k.mu.Unlock()
 	k.shelf.Read(func(get func([]byte) ([]byte, bool)) {
 		key := []byte(prefix)
 		for ; i < len(all); i++ {
 			if e := &all[i]; wanting(*e) {
 				key = append(key[:len(prefix)], e.Name...)
-				k.completeOne(e, key, get)
+				k.completeOne(e, key, drops, get)
 			}
 		}
 	})
 	for ; i < len(all); i++ { // without a shelf
 		if e := &all[i]; wanting(*e) {
-			k.completeOne(e, []byte(prefix+e.Name), func([]byte) ([]byte, bool) { return nil, false })
+			k.completeOne(e, []byte(prefix+e.Name), drops, func([]byte) ([]byte, bool) { return nil, false })
 		}
 	}
 }
@@ -121,7 +129,7 @@ func (k *kept) complete(branch string, dir store.Path, all []store.Entry) {
 // wanting says whether an entry is not complete and what it lacks may be known.
 func wanting(e store.Entry) bool { return e.Partial && !e.Changed.IsZero() }
 
-func (k *kept) completeOne(e *store.Entry, key []byte, get func([]byte) ([]byte, bool)) {
+func (k *kept) completeOne(e *store.Entry, key []byte, drops int, get func([]byte) ([]byte, bool)) {
 	k.mu.Lock()
 	recent := k.recent[string(key)]
 	k.mu.Unlock()
@@ -139,7 +147,7 @@ func (k *kept) completeOne(e *store.Entry, key []byte, get func([]byte) ([]byte,
 	}
 	if aging {
 		k.mu.Lock()
-		if k.recent[string(key)] == nil && len(k.recent) < maxRecent {
+		if k.drops == drops && k.recent[string(key)] == nil && len(k.recent) < maxRecent {
 			k.recent[string(key)] = &found
 		}
 		k.mu.Unlock()

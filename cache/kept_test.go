@@ -161,6 +161,50 @@ func TestAttributesThatWereToldTooSoonAreNotKept(t *testing.T) {
 	})
 }
 
+// A refresh forgets what is on the disk too, of branches that nobody has looked
+// at since the mount as well, and what a listing takes from there meanwhile.
+func TestARefreshForgetsTheAttributesOnTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := secondsBucket(t)
+		dir := t.TempDir()
+		c, tree := b.open(Options{Dir: dir})
+		for i := range keptFiles {
+			closeFile(t, create(t, tree, fmt.Sprintf("f%02d", i), false))
+		}
+		time.Sleep(isOld)
+		lookAtAll(t, tree, "")
+		for _, branch := range []string{"main", ""} {
+			ok(t, c.Close(t.Context()))
+			c, tree = b.open(Options{Dir: dir})
+			c.Refresh(branch, store.Path{})
+			got := b.requests(func() { lookAtAll(t, tree, "") })
+			if len(got) < keptFiles {
+				t.Errorf("after a refresh of %q: %q", branch, got)
+			}
+		}
+
+		ok(t, c.Close(t.Context()))
+		c, _ = b.open(Options{Dir: dir})
+		k, p := c.meta.kept, path(t, "f00")
+		listed := store.Entry{Name: "f00", Partial: true, Attr: store.Attr{Mode: store.ModeRegular}}
+		k.shelf.Read(func(get func([]byte) ([]byte, bool)) {
+			value, _ := get([]byte(keptKey("main", p)))
+			known, err := store.EntryFrom("f00", value)
+			ok(t, err)
+			listed.Version, listed.Size, listed.Changed = known.Version, known.Size, known.Changed
+			value = known.AppendBytes(nil)
+			k.completeOne(&listed, []byte(keptKey("main", p)), k.drops, func([]byte) ([]byte, bool) {
+				ok(t, k.drop("", store.Path{}))
+				return value, true
+			})
+		})
+		if listed.Partial || len(k.recent) > 0 {
+			t.Errorf("%+v: %d that are forgotten go to the disk", listed, len(k.recent))
+		}
+		ok(t, c.Close(t.Context()))
+	})
+}
+
 func TestAttributesOfAnotherBucketOrOwnerAreNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()

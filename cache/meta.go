@@ -141,7 +141,7 @@ func (m *metadata) knownLocked(branch string, p store.Path) (store.Entry, hint, 
 		return store.Entry{}, known, store.ErrNotExist
 	case !listed.Partial && !listed.Listed:
 		return listed, known, nil
-	case item != nil && !item.absent && item.entry.IsDir() == listed.IsDir() && item.entry.Version == listed.Version:
+	case item != nil && !item.absent && isSame(item.entry, listed):
 		return item.entry, known, nil
 	case listed.Listed:
 		return listed, known, nil

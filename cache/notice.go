@@ -20,16 +20,28 @@ func (m *metadata) noticeLocked(branch string, p store.Path, e *store.Entry) {
 
 // noticeRunLocked compares a part of a listing with what was known of it before.
 func (m *metadata) noticeRunLocked(key metaKey, r *stretch) {
-	item, ok := m.lru.peek(key)
-	if !ok || m.notice == nil {
+	if m.notice == nil {
 		return
+	}
+	before := &dirList{}
+	if item, ok := m.lru.peek(key); ok {
+		before = item.list
 	}
 	tell := func(name string, e *store.Entry) {
 		if p, err := key.path.Join(name); err == nil {
 			m.notice(key.branch, p, e)
 		}
 	}
-	for _, old := range item.list.runs {
+	for _, e := range r.base { // what was asked about, and not listed yet
+		p, err := key.path.Join(e.Name)
+		if err != nil || before.covering(store.Behind(e)) != nil {
+			continue
+		}
+		if item, ok := m.lru.peek(metaKey{key.branch, nameKind, p}); ok && (item.absent || !isSame(item.entry, e)) {
+			m.notice(key.branch, p, &e)
+		}
+	}
+	for _, old := range before.runs {
 		if !old.overlaps(r) {
 			continue
 		}
@@ -65,11 +77,29 @@ func (m *metadata) noticeRunLocked(key metaKey, r *stretch) {
 	}
 }
 
-// isSame says whether two entries of one name are of the same object, or both
-// directories.
+// isSame says whether b, told after a, is the same object with the same
+// attributes, as far as the two tell of them.
 func isSame(a, b store.Entry) bool {
-	return a.IsDir() == b.IsDir() && (a.IsDir() || a.Version == b.Version && a.Size == b.Size)
+	switch {
+	case a.IsDir() != b.IsDir() || a.Version != b.Version:
+		return false
+	case !isListed(a) && !isListed(b):
+		return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID &&
+			a.Mtime.Equal(b.Mtime) && a.Atime.Equal(b.Atime) && a.Ctime.Equal(b.Ctime)
+	case a.Changed.IsZero() || b.Changed.IsZero():
+		return true
+	case a.Holds != store.Times{}:
+		return a.Holds.Has(b.Changed)
+	case b.Holds != store.Times{}:
+		return b.Holds.Has(a.Changed)
+	}
+	// The answer to a change may be later than the object.
+	return !b.Changed.After(a.Changed)
 }
+
+// isListed says whether the attributes of an object are not those that it has
+// itself, so that another time is all that a change of them shows by.
+func isListed(e store.Entry) bool { return e.Partial || e.Listed }
 
 // overlaps says whether two runs have places in common.
 func (r *stretch) overlaps(o *stretch) bool {

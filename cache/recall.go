@@ -26,7 +26,7 @@ func (m *metadata) recallLocked(branch string, p store.Path) (e store.Entry, kno
 	if parent, listed := m.lru.peek(metaKey{branch, listKind, p.Dir()}); listed && !p.IsRoot() {
 		e, found, at, sure := parent.list.find(p.Name(), anyAge)
 		if sure && (!ok || item.at.Before(at)) {
-			same := ok && !item.absent && item.entry.IsDir() == e.IsDir() && item.entry.Version == e.Version
+			same := ok && !item.absent && isSame(item.entry, e)
 			if found && same {
 				return item.entry, true, false
 			}

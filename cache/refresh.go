@@ -12,8 +12,13 @@ var _ store.Refresher = (*Cache)(nil)
 // Refresh implements store.Refresher. The listing of the directory that p is in
 // is forgotten as well, as it tells of p.
 func (c *Cache) Refresh(branch string, p store.Path) {
+	// Before all that follows: what a listing takes from the disk meanwhile is
+	// forgotten with that listing.
+	if err := c.meta.kept.drop(branch, p); err != nil {
+		c.log.Warn("attributes on the local disk are not forgotten", "branch", branch, "path", p, "err", err)
+	}
 	if branch != "" {
-		c.forget(branch, p)
+		c.meta.forget(branch, p, true)
 	}
 	c.mu.Lock()
 	branches := slices.Collect(maps.Keys(c.trees))
@@ -21,21 +26,13 @@ func (c *Cache) Refresh(branch string, p store.Path) {
 	switch root, err := store.ParsePath(branch); {
 	case branch == "":
 		for _, b := range branches {
-			c.forget(b, p)
+			c.meta.forget(b, p, true)
 		}
 	case p.IsRoot() && err == nil: // the name of the branch
 		c.meta.forget("", root, true)
 	}
 	if p.IsRoot() {
 		c.store.Bucket().Forget()
-	}
-}
-
-// forget forgets p and all below it, on the disk too.
-func (c *Cache) forget(branch string, p store.Path) {
-	c.meta.forget(branch, p, true)
-	if err := c.meta.kept.drop(branch, p); err != nil {
-		c.log.Warn("attributes on the local disk are not forgotten", "branch", branch, "path", p, "err", err)
 	}
 }
 

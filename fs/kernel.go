@@ -18,8 +18,9 @@ import (
 // a request the kernel may hold a lock that the telling needs, and wait for the
 // answer to that request.
 //
-// The entry of a directory is not taken from it, unless the directory is gone:
-// who works in it would lose the way to it. So entries of directories live for
+// Taking an entry from it (NotifyEntry) also detaches what is mounted over that
+// name. The entry of a directory is not taken, unless the directory is gone: who
+// works in it would lose the way to it. So entries of directories live for
 // dirTTL at most, and what is no longer there by then is found out.
 type kernel struct {
 	m *mounted

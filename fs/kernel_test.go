@@ -175,3 +175,35 @@ func TestTheKernelIsToldOfExactlyTheNamesThatOthersChanged(t *testing.T) {
 		t.Errorf("the kernel was told of %d names, want %d", n, want)
 	}
 }
+
+// The same for a change of attributes alone, of a file that is looked at or opened.
+func TestTheKernelIsToldOfAttributesThatOthersChanged(t *testing.T) {
+	b := bucket()
+	other, err := openStore(t, b).Branch("main")
+	must(t, err)
+	for _, name := range []string{"listed", "opened"} {
+		put(t, b, "main/dir/"+name, "old")
+	}
+	_, root, server := remember(t, b, time.Nanosecond, forever)
+	dir := filepath.Join(root, "main/dir")
+	sh(t, dir, "stat listed opened")
+
+	mode, uid := uint32(0o640), uint32(7)
+	for _, name := range []string{"listed", "opened"} {
+		p, err := store.ParsePath("dir/" + name)
+		must(t, err)
+		_, err = other.SetAttr(t.Context(), p, store.AttrChange{Mode: &mode, UID: &uid})
+		must(t, err)
+	}
+	mustContain(t, filepath.Join(dir, "opened"), "old")
+	if st := stat(t, filepath.Join(dir, "opened")); st.Mode&0o777 != mode || st.Uid != uid {
+		t.Errorf("opened: mode %o, owner %d", st.Mode, st.Uid)
+	}
+	sh(t, dir, "ls")
+	for server.m.kernel.told.Load() < 2 {
+		runtime.Gosched()
+	}
+	if st := stat(t, filepath.Join(dir, "listed")); st.Mode&0o777 != mode || st.Uid != uid {
+		t.Errorf("listed: mode %o, owner %d", st.Mode, st.Uid)
+	}
+}

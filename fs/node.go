@@ -43,6 +43,7 @@ type stamp struct {
 	version string
 	size    int64
 	mtime   time.Time
+	ctime   time.Time
 }
 
 // owner is what decides about rights, as last seen.

@@ -26,7 +26,7 @@ const (
 func (n *node) fill(e store.Entry, out *fuse.Attr) {
 	n.mu.Lock()
 	n.told = stampOf(e)
-	n.attr = owner{mode: e.Mode, uid: e.UID, gid: e.GID}
+	n.attr = ownerOf(e)
 	n.mu.Unlock()
 
 	out.Ino = n.number
@@ -60,11 +60,13 @@ func known(t, otherwise time.Time) time.Time {
 }
 
 func stampOf(e store.Entry) stamp {
-	return stamp{version: e.Version, size: e.Size, mtime: e.Mtime}
+	return stamp{version: e.Version, size: e.Size, mtime: e.Mtime, ctime: e.Ctime}
 }
 
+func ownerOf(e store.Entry) owner { return owner{mode: e.Mode, uid: e.UID, gid: e.GID} }
+
 func (s stamp) same(t stamp) bool {
-	return s.version == t.version && s.size == t.size && s.mtime.Equal(t.mtime)
+	return s.version == t.version && s.size == t.size && s.mtime.Equal(t.mtime) && s.ctime.Equal(t.ctime)
 }
 
 // isVersion says whether that version is the one last seen.

@@ -209,12 +209,12 @@ func (n *fileNode) lostPages() {
 	n.pages.known = false
 }
 
-// refreshAttr makes the kernel ask for size and times again if what it was told
+// refreshAttr makes the kernel ask for the attributes again if what it was told
 // is not e any more. It must not touch pages here: that waits for reads, which
 // may wait for this request.
 func (n *node) refreshAttr(e store.Entry) {
 	n.mu.Lock()
-	same := n.told.same(stampOf(e)) && n.attr.mode == e.Mode
+	same := n.told.same(stampOf(e)) && n.attr == ownerOf(e)
 	n.mu.Unlock()
 	if !same && !n.m.ending.Load() {
 		_ = n.NotifyContent(-1, 0) // an error says that the kernel knows nothing of it

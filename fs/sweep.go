@@ -67,7 +67,9 @@ func (k *kernel) letGo(some []*node) {
 	}
 	k.old = true
 	for _, n := range some {
-		// Who works in a directory would lose the way to it.
+		// Who works in a directory would lose the way to it. What is mounted over
+		// a file is detached by this; the kernel does not say that there is such
+		// a mount, and those of other namespaces are not to be seen from here.
 		if dir, name, ok := k.m.places.parent(n); ok && !n.IsDir() {
 			_ = dir.NotifyEntry(name)
 		}

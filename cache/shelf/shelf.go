@@ -305,21 +305,34 @@ func nextGeneration(tx *bolt.Tx) error {
 	return head.Put([]byte(youngKey), []byte(next))
 }
 
-// Drop takes away all keys with a prefix.
+// Drop takes away all keys with a prefix; all there are, for none.
 func (s *Shelf) Drop(prefix []byte) error {
 	return s.do(true, func(tx *bolt.Tx) error {
 		head := tx.Bucket([]byte(headBucket))
+		if len(prefix) == 0 {
+			if err := nextGeneration(tx); err != nil {
+				return err
+			}
+			if err := nextGeneration(tx); err != nil {
+				return err
+			}
+			return head.Put([]byte(countKey), binary.BigEndian.AppendUint64(nil, 0))
+		}
 		count := countOf(head)
 		young, old := generations(tx)
 		for _, b := range []*bolt.Bucket{young, old} {
+			var keys [][]byte // a cursor loses its place when one is deleted
 			c := b.Cursor()
-			for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Seek(prefix) {
-				if err := c.Delete(); err != nil {
+			for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+				keys = append(keys, k)
+			}
+			for _, k := range keys {
+				if err := b.Delete(k); err != nil {
 					return err
 				}
-				if b == young {
-					count--
-				}
+			}
+			if b == young {
+				count -= uint64(len(keys))
 			}
 		}
 		return head.Put([]byte(countKey), binary.BigEndian.AppendUint64(nil, count))

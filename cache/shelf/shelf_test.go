@@ -58,6 +58,9 @@ func TestValuesAreThereAgainForTheirOwnerOnly(t *testing.T) {
 	if v, _ := get(s, "x/y"); v != "" {
 		t.Errorf("dropped: %q", v)
 	}
+	if v, _ := get(s, "x"); v != "1" {
+		t.Errorf("not dropped: %q", v)
+	}
 	s.Close()
 
 	s = opened(t, path, Options{Owner: "b"})
