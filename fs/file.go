@@ -180,8 +180,8 @@ func (h *handle) Release(context.Context) errno {
 func (h *handle) close() {
 	h.once.Do(func() {
 		defer h.n.change()()
+		h.n.endPush(h) // before: the next open may be of another version
 		h.n.detach(h)
-		h.n.endPush(h)
 		if err := h.file.Close(context.Background()); err != nil {
 			h.n.m.log.Error("changes made after the last close(2) could not be stored", "path", h.n.m.places.name(&h.n.node), "err", err)
 		}

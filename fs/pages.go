@@ -116,7 +116,7 @@ func (n *fileNode) attach(f store.File, e store.Entry, flags uint32) (*handle, u
 	n.mu.Lock()
 	fuseFlags := n.attachLocked(h, e, flags)
 	n.mu.Unlock()
-	if h.write {
+	if h.write || fuseFlags&fuse.FOPEN_KEEP_CACHE == 0 {
 		n.endPush(nil) // and none begins while there is a writer
 	}
 	return h, fuseFlags

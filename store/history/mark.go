@@ -167,7 +167,7 @@ func (t *taking) end(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	t.advance(ctx, func(now refs.Ref) (refs.Ref, error) {
+	_ = t.advance(ctx, func(now refs.Ref) (refs.Ref, error) {
 		now.Why = ended
 		return now, nil
 	})

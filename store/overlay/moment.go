@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"strings"
@@ -47,10 +48,8 @@ func (l *layer) momentOf(ctx context.Context, v *view) (ok bool, err error) {
 	}
 	m := &moment{raw: l.raw, versions: versions, branch: l.branch, when: when, commit: none{}}
 	ref, err := l.refs.At(ctx, l.branch, when)
-	if id := ""; err == nil {
-		if id = ref.Head; id == "" {
-			id = ref.Base
-		}
+	if err == nil {
+		id := cmp.Or(ref.Head, ref.Base)
 		if id != "" {
 			var commit Snapshot
 			if commit, err = l.snapshot(ctx, id); err == nil {
