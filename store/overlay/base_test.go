@@ -258,3 +258,32 @@ func TestContentThatIsGoneIsSaidToBe(t *testing.T) {
 		t.Errorf("error: %v", err)
 	}
 }
+
+func TestAWalkAsksOnceForManyEntries(t *testing.T) {
+	b := newBench(t, mem.Options{})
+	base := make(tree, 50_000)
+	for i := range base {
+		rel := fmt.Sprintf("f%05d", i)
+		base[i] = overlay.Object{Rel: rel, Key: "main/" + rel, ETag: "e"}
+	}
+	b.shelf.commits[id("c")] = base
+	b.ref("dev", map[string]any{"head": id("c"), "base": id("c")})
+	b.put("dev/f25000", "mine")
+	b.put(".kei/whiteouts/dev/f49999", "")
+	list, whiteouts := "LIST dev/", "LIST .kei/whiteouts/dev/"
+	// The plain objects are asked for until the last one was passed.
+	b.cost("a walk", func() error {
+		at := 0
+		for o, err := range b.Walk(background, "dev", "") {
+			b.ok(err)
+			if o.Rel != base[at].Rel || o.Inherited != (at != 25_000) {
+				t.Fatalf("%d: %+v", at, o)
+			}
+			at++
+		}
+		if at != len(base)-1 {
+			t.Errorf("%d entries", at)
+		}
+		return nil
+	}, list, whiteouts, list, whiteouts, whiteouts)
+}

@@ -10,9 +10,14 @@ import (
 	"github.com/keifs/keifs/backend"
 )
 
-// pageSize is how many entries a page of a branch with a base has at most,
-// unless the caller says.
-const pageSize = 2000
+const (
+	// pageSize is how many entries a page of a branch with a base has at most,
+	// unless the caller says.
+	pageSize = 2000
+	// walkSize is the same for a walk, which asks for whiteouts, and for plain
+	// objects while there are any, once a page.
+	walkSize = 20_000
+)
 
 // position is the token of a merged listing: the page of the plain objects
 // that is being merged, and the last entry that was given out.
@@ -42,7 +47,11 @@ func (b *Bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 	if v.base == nil {
 		return b.raw.ListPage(ctx, opts)
 	}
-	items, next, err := l.merge(ctx, v, opts)
+	limit := opts.Limit
+	if limit <= 0 {
+		limit = pageSize
+	}
+	items, next, err := l.merge(ctx, v, opts, limit)
 	if err != nil {
 		return backend.Page{}, err
 	}
@@ -58,8 +67,8 @@ func (b *Bucket) ListPage(ctx context.Context, opts backend.ListOptions) (backen
 	return page, nil
 }
 
-// merge is one page of what a branch with a base shows.
-func (l *layer) merge(ctx context.Context, v *view, opts backend.ListOptions) (items []item, next string, err error) {
+// merge is one page of what a branch with a base shows, of at most limit entries.
+func (l *layer) merge(ctx context.Context, v *view, opts backend.ListOptions, limit int) (items []item, next string, err error) {
 	var at position
 	if opts.Token != "" {
 		if err := json.Unmarshal([]byte(opts.Token), &at); err != nil {
@@ -68,10 +77,6 @@ func (l *layer) merge(ctx context.Context, v *view, opts backend.ListOptions) (i
 	}
 	if opts.Token == "" && l.raw.Caps().ListAfter {
 		at.After = opts.After
-	}
-	limit := opts.Limit
-	if limit <= 0 {
-		limit = pageSize
 	}
 	var upper []item
 	var page backend.Page
@@ -248,7 +253,7 @@ func (b *Bucket) Walk(ctx context.Context, branch, prefix string) iter.Seq2[Obje
 					opts.Token = at.String() // what was the base's may be among the plain objects now
 				}
 				base = v.baseID()
-				items, next, err = l.merge(ctx, v, opts)
+				items, next, err = l.merge(ctx, v, opts, walkSize)
 			}
 			if err != nil {
 				yield(Object{}, err)
