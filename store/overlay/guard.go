@@ -166,8 +166,19 @@ func (c *change) keep(ctx context.Context, v *view, version string) (kept string
 			return "", err
 		}
 		o, ok, err := head.Lookup(ctx, c.rel)
-		if err != nil || !ok || o.Key != c.key || o.VersionID != "" || version != "" && version != o.ETag {
+		if err != nil || !ok || o.Key != c.key || version != "" && version != o.ETag {
 			return "", err
+		}
+		if o.VersionID != "" && c.Caps().Versions {
+			now, err := c.raw.Stat(ctx, c.key)
+			if errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrBadKey) {
+				return "", nil
+			}
+			// The version stays by itself; one that the commit knows by another
+			// name, as in a copy of its bucket, would not be found again.
+			if err != nil || now.ETag != o.ETag || now.VersionID == o.VersionID {
+				return "", err
+			}
 		}
 		version = o.ETag
 	case version == "" || c.Caps().Versions:

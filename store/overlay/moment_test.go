@@ -146,6 +146,33 @@ func TestVersionsAreCopiedAndDescribedAsTheyWere(t *testing.T) {
 	}
 }
 
+// A commit may know the object by a version that this bucket does not have: it
+// is a copy of another one, or the object is from before it kept versions.
+func TestAnObjectIsPinnedWhereItsCommitNamesAnotherVersion(t *testing.T) {
+	for _, opts := range []mem.Options{{Versions: true}, {}} {
+		for _, named := range []string{"foreign", "null"} {
+			b := newBench(t, opts)
+			b.put("main/a", "first")
+			b.put("main/b", "first")
+			b.put("main/c", "first")
+			b.commit("main", id("c"))
+			for i := range b.shelf.commits[id("c")] {
+				b.shelf.commits[id("c")][i].VersionID = named
+			}
+			b.ref("main", map[string]any{"head": id("c")})
+			c := b.client()
+			b.ok(b.write(c, "main/a", "second", backend.Cond{}))
+			b.ok(c.Delete(background, "main/b", backend.Cond{}))
+			batch, _ := backend.As[backend.BatchDeleter](c)
+			_, err := batch.DeleteBatch(background, []backend.Deletion{{Key: "main/c"}})
+			b.ok(err)
+			for _, name := range []string{"a", "b", "c"} {
+				same(t, named+" "+name, read(c, "main@"+id("c")+"/"+name), "first")
+			}
+		}
+	}
+}
+
 func version(t *testing.T, b backend.Backend, key string) string {
 	t.Helper()
 	info, err := b.Stat(background, key)
