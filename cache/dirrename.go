@@ -107,35 +107,62 @@ func (d *dirRenames) copied(r *dirRename) func() error {
 	}
 }
 
-// ended takes the outcome of a rename: it is done or was taken back, or it
-// goes on in the background.
-func (d *dirRenames) ended(r *dirRename, err error) {
-	var unfinished *store.UnfinishedError
-	if !errors.As(err, &unfinished) {
-		d.drop(r)
+// ended takes the outcome of a rename, if there is one: it is done or was taken
+// back, or it goes on in the background. here is why the journal does not have
+// the new names of all that is here only. The paths are still claimed.
+func (d *dirRenames) ended(r *dirRename, err, here error) {
+	if r == nil {
 		return
 	}
-	d.mu.Lock()
-	r.back, r.cut, r.err = unfinished.Back, true, err
-	d.mu.Unlock()
-	err = d.note(r)
-	if err == nil { // so that a crash does not finish what was said to have failed
-		err = d.c.journal.Sync(context.Background())
-	}
-	if err != nil {
-		d.c.log.Error("the journal does not take that a rename is to be finished", "error", err)
+	var unfinished *store.UnfinishedError
+	switch {
+	case errors.As(err, &unfinished):
+		d.mu.Lock()
+		r.back, r.cut, r.err = unfinished.Back, true, err
+		d.mu.Unlock()
+		err = d.note(r)
+		if err == nil { // so that a crash does not finish what was said to have failed
+			err = d.c.journal.Sync(context.Background())
+		}
+		if err != nil {
+			d.c.log.Error("the journal does not take that a rename is to be finished", "error", err)
+		}
+	case err == nil:
+		if here == nil {
+			here = d.drop(r)
+		}
+		if here == nil {
+			return
+		}
+		d.mu.Lock()
+		r.cut, r.err = true, here
+		d.mu.Unlock()
+	default:
+		if derr := d.drop(r); derr != nil {
+			d.c.log.Error("the journal does not take that a rename was taken back", "error", derr)
+			d.remove(r)
+		}
+		return
 	}
 	d.finish(r)
 }
 
-func (d *dirRenames) drop(r *dirRename) {
+// isCopied says whether all is under the new name, whatever the error.
+func (r *dirRename) isCopied() bool { return r != nil && r.copied }
+
+// drop ends the record, before somebody makes one of the names anew.
+func (d *dirRenames) drop(r *dirRename) error {
 	err := d.c.withdraw(r.id)
-	if err == nil { // before somebody makes one of the names anew
-		err = d.c.journal.Sync(context.Background())
+	if err == nil {
+		err = diskError(d.c.journal.Sync(context.Background()))
 	}
-	if err != nil {
-		d.c.log.Error("the journal does not take that a rename is done", "error", err)
+	if err == nil {
+		d.remove(r)
 	}
+	return err
+}
+
+func (d *dirRenames) remove(r *dirRename) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.all = slices.DeleteFunc(d.all, func(o *dirRename) bool { return o == r })
@@ -189,9 +216,7 @@ func (d *dirRenames) finish(r *dirRename) {
 	_ = d.c.start(func() {
 		for wait := firstRetryAfter; ; wait = min(2*wait, lastRetryAfter) {
 			err := d.finishOnce(r)
-			if err == nil {
-				d.drop(r)
-			} else {
+			if err != nil {
 				d.c.log.Warn("a rename of a directory that was cut off is not finished yet", "branch", r.branch, "from", r.from.String(), "to", r.to.String(), "error", err)
 			}
 			d.mu.Lock()
@@ -213,7 +238,8 @@ func (d *dirRenames) finish(r *dirRename) {
 }
 
 // finishOnce ends the rename, one way or the other. What is here only goes
-// along, and so do open files: nothing brings back the name that goes.
+// along, and so do open files: nothing brings back the name that goes. It is
+// not in the journal any more when the claims end.
 func (d *dirRenames) finishOnce(r *dirRename) error {
 	s, err := d.c.store.Branch(r.branch)
 	if err != nil {
@@ -253,7 +279,10 @@ func (d *dirRenames) finishOnce(r *dirRename) error {
 		d.c.meta.forget(r.branch, p, true)
 	}
 	t.follow(ctx, moves, store.Entry{}, true)
-	return err
+	if err = errors.Join(err, t.renewBelow(ctx, r.from), t.renewBelow(ctx, r.to)); err != nil {
+		return err
+	}
+	return d.drop(r)
 }
 
 // cut are the renames that were cut off and match.

@@ -1,8 +1,11 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -249,5 +252,76 @@ func TestADirectoryOfWhichTheBucketKnowsNothingIsRenamed(t *testing.T) {
 	ok(t, c.Sync(t.Context()))
 	if got := b.keys(); !slices.Equal(got, []string{"main/", "main/e/f"}) {
 		t.Errorf("there is %q", got)
+	}
+}
+
+// A crash while the journal takes the new names, one after the other, leaves
+// nothing under the old one.
+func TestARenamedDirectoryIsNotTornByACrashWhileTheJournalFollows(t *testing.T) {
+	b := newBucket(t)
+	caps := b.raw.Caps()
+	b.opts.Caps = &caps
+	c, tree := b.open(Options{WriteBack: true})
+	b.put("main/d/there", "content")
+	_, err := tree.Lookup(t.Context(), path(t, "d"))
+	ok(t, err)
+	b.faults.Add(fault.Rule{Op: "put", Times: fault.Always, Err: backend.ErrTransient})
+	const n = 5
+	for i := range n {
+		putFile(t, tree, fmt.Sprint("d/", i), "new", true)
+	}
+	var from int64 // how long the journal is when the bucket is done
+	size := func() int64 {
+		info, err := os.Stat(filepath.Join(c.dir.root, "journal"))
+		ok(t, err)
+		return info.Size()
+	}
+	for _, op := range []string{"delete", "deletebatch"} {
+		b.faults.Add(fault.Rule{Op: op, After: true, Times: fault.Always, Do: func(context.Context, *backend.Op) error { from = size(); return nil }})
+	}
+	ok(t, tree.Rename(t.Context(), path(t, "d"), path(t, "e"), store.Replace))
+	to := size()
+	for i := range int64(8) {
+		dir := dead(t, c)
+		ok(t, os.Truncate(filepath.Join(dir, "journal"), from+(to-from)*i/8))
+		c2, tree2 := b.open(Options{Dir: dir, WriteBack: true})
+		for i := range n {
+			missing(t, tree2, fmt.Sprint("d/", i))
+			if got := readFile(t, tree2, fmt.Sprint("e/", i)); got != "new" {
+				t.Errorf("e/%d is %q", i, got)
+			}
+		}
+		_ = c2.Close(t.Context()) // the bucket takes nothing
+	}
+}
+
+// What was acknowledged while a rename was under way comes, after a crash,
+// under the new name.
+func TestWhatIsAcknowledgedDuringARenameIsUnderTheNewNameAfterACrash(t *testing.T) {
+	for _, mv := range []struct{ from, to, file, now string }{{"a", "b", "a", "b"}, {"d", "e", "d/a", "e/a"}} {
+		t.Run(mv.file, func(t *testing.T) {
+			b := newBucket(t)
+			caps := b.raw.Caps()
+			b.opts.Caps = &caps
+			c, tree := b.open(Options{WriteBack: true})
+			b.put("main/"+mv.file, "before")
+			f := open(t, tree, mv.file, store.OpenFlags{Write: true})
+			b.faults.Add(fault.Rule{Op: "put", Times: fault.Always, Err: backend.ErrTransient})
+			b.faults.Add(fault.Rule{Op: "copy", Do: func(context.Context, *backend.Op) error {
+				write(t, f, 0, "behind")
+				return f.Flush(t.Context())
+			}})
+			ok(t, tree.Rename(t.Context(), path(t, mv.from), path(t, mv.to), store.Replace))
+			dir := dead(t, c)
+			b.faults.Clear()
+			c2, _ := b.open(Options{Dir: dir, WriteBack: true})
+			ok(t, c2.Sync(t.Context()))
+			if got, want := b.keys(), []string{"main/", "main/" + mv.now}; !slices.Equal(got, want) {
+				t.Errorf("there is %q", got)
+			}
+			if got := b.get("main/" + mv.now); got != "behind" {
+				t.Errorf("%s is %q", mv.now, got)
+			}
+		})
 	}
 }

@@ -59,6 +59,8 @@ type inode struct {
 
 	// What the journal has promised; see acknowledge.
 	record   journal.ID // 0 is nothing
+	recordAt store.Path // under which name the record has it
+	recordOf string     // and on which version
 	promised bool       // the file as it is
 	reserved int64      // bytes in Cache.promised
 }

@@ -94,15 +94,42 @@ func (in *inode) promiseLocked(where func() store.Path, other journal.ID) error 
 	replaces := []journal.ID{in.record, other}
 	in.mu.Unlock()
 	c.stage.mustSync(file)
-	id, err := c.append(kindFile, r.encode(where(), e), replaces...)
+	at := where()
+	id, err := c.append(kindFile, r.encode(at, e), replaces...)
 	in.mu.Lock()
 	doneLocked()
 	if err != nil {
 		return err
 	}
 	c.promised.Add(size - in.reserved)
-	in.record, in.promised, in.reserved = id, true, size
+	in.record, in.recordAt, in.recordOf, in.promised, in.reserved = id, at, e.Version, true, size
 	return nil
+}
+
+// renew writes the record anew if it has a name or a version from before a
+// rename, as that of what was written while the rename was under way has. The
+// path is claimed.
+func (in *inode) renew(ctx context.Context) error {
+	now := in.where()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := in.idleLocked(ctx); err != nil || in.record == 0 || in.recordAt == now && in.recordOf == in.entry.Version {
+		return err
+	}
+	err := in.promiseLocked(func() store.Path { return now }, 0)
+	if err != nil {
+		in.promised = false
+		in.t.c.log.Error("the journal does not take the new name of a file that is not in the bucket yet", "path", now.String(), "error", err)
+	}
+	return err
+}
+
+// renewBelow is renew for what has its name at p or below it.
+func (t *tree) renewBelow(ctx context.Context, p store.Path) (err error) {
+	for _, in := range t.below(p) {
+		err = errors.Join(err, in.renew(ctx))
+	}
+	return err
 }
 
 // fulfilledLocked ends the record: the bucket has the file, or never will.
@@ -263,7 +290,7 @@ func (c *Cache) replayFile(r journal.Record) error {
 	t.mu.Unlock()
 	in.mu.Lock()
 	in.file, in.content, in.attrs, in.since = file, true, true, rec.Since
-	in.record, in.promised, in.reserved = r.ID, true, size
+	in.record, in.recordAt, in.recordOf, in.promised, in.reserved = r.ID, path, e.Version, true, size
 	in.tried = []store.Entry{e} // it may have reached the bucket
 	for _, t := range rec.Tried {
 		in.tried = append(in.tried, store.Entry{Attr: store.Attr{Ctime: t.Ctime}, Size: t.Size})

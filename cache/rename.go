@@ -67,21 +67,24 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 	if err := t.c.noted(); err != nil {
 		return err
 	}
-	e, copied, err := t.renameObject(ctx, from, to, mode, subtree, seen)
-	if len(local) > 0 && !copied && errors.Is(err, store.ErrNotExist) { // the bucket knows nothing of the directory
+	e, r, err := t.renameObject(ctx, from, to, mode, subtree, seen)
+	if len(local) > 0 && !r.isCopied() && errors.Is(err, store.ErrNotExist) { // the bucket knows nothing of the directory
+		t.c.renames.ended(r, err, nil)
+		r = nil
 		moves = append(moves, t.moves(local, from, to)...)
 		local = nil
 		if err = t.publishBelow(ctx, from); err == nil {
-			e, _, err = t.renameObject(ctx, from, to, mode, subtree, seen)
+			e, r, err = t.renameObject(ctx, from, to, mode, subtree, seen)
 		}
 	}
-	if copied {
+	if r.isCopied() {
 		t.carry(ctx, local, from, to)
 	}
 	t.c.meta.forget(t.Name(), from, subtree)
 	t.c.meta.forget(t.Name(), to, subtree || mode == store.Exchange)
 	if err != nil { // it may have happened all the same, or half of it
 		t.follow(ctx, moves, store.Entry{}, true)
+		t.c.renames.ended(r, err, errors.Join(t.renewBelow(ctx, from), t.renewBelow(ctx, to)))
 		return err
 	}
 	t.c.meta.touch(t.Name(), from.Dir())
@@ -100,28 +103,27 @@ func (t *tree) Rename(ctx context.Context, from, to store.Path, mode store.Renam
 		t.c.meta.put(t.Name(), to, e)
 	}
 	t.follow(ctx, moves, e, false)
+	t.c.renames.ended(r, nil, errors.Join(t.renewBelow(ctx, from), t.renewBelow(ctx, to)))
 	return err
 }
 
-// renameObject has the bucket do it. A directory goes into the journal before.
-// copied: all of it is under its new name, whatever the error.
-func (t *tree) renameObject(ctx context.Context, from, to store.Path, mode store.RenameMode, dir bool, seen store.Seen) (e store.Entry, copied bool, err error) {
+// renameObject has the bucket do it. A directory goes into the journal before,
+// and stays there, as r, until what is here has followed.
+func (t *tree) renameObject(ctx context.Context, from, to store.Path, mode store.RenameMode, dir bool, seen store.Seen) (e store.Entry, r *dirRename, err error) {
 	if !dir || mode == store.Exchange {
 		e, err = t.store.RenameSeen(ctx, from, to, mode, seen)
-		return e, false, err
+		return e, nil, err
 	}
-	r, err := t.c.renames.begin(t.Name(), from, to)
+	r, err = t.c.renames.begin(t.Name(), from, to)
 	if err != nil {
-		return store.Entry{}, false, err
+		return store.Entry{}, nil, err
 	}
 	seen.Progress = t.c.renames.progress(r)
 	if t.c.opts.WriteBack {
 		seen.Copied = t.c.renames.copied(r)
 	}
 	e, err = t.store.RenameSeen(ctx, from, to, mode, seen)
-	copied = r.copied
-	t.c.renames.ended(r, err)
-	return e, copied, err
+	return e, r, err
 }
 
 // settleRemovals waits for the removals that a rename could meet.

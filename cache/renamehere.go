@@ -51,6 +51,7 @@ func (t *tree) renameHere(ctx context.Context, from, to store.Path, mode store.R
 		return false, err
 	}
 	t.arriveUnseen(in, from, to)
+	_ = in.renew(ctx) // which tells of it
 	t.c.meta.gone(t.Name(), from, false)
 	t.c.meta.touch(t.Name(), from.Dir())
 	t.c.meta.touch(t.Name(), to.Dir())
