@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -290,7 +291,8 @@ func (in *inode) stageLocked(ctx context.Context, keep int64, all bool) error {
 	return nil
 }
 
-// stageAllLocked stages all of the content.
+// stageAllLocked stages all of the content. Where the disk has no room for it,
+// what was staged before stays so, and nothing else.
 func (in *inode) stageAllLocked(ctx context.Context) error {
 	if in.file == nil {
 		return in.stageLocked(ctx, in.entry.Size, true)
@@ -299,11 +301,18 @@ func (in *inode) stageAllLocked(ctx context.Context) error {
 		return nil
 	}
 	doneLocked := in.busyLocked()
-	size := in.entry.Size
+	size, have := in.entry.Size, extents{slices.Clone(in.patch.have.list)}
 	in.mu.Unlock()
 	err := in.complete(ctx, store.Range{Len: size})
 	in.mu.Lock()
 	doneLocked()
+	if errors.Is(err, store.ErrCacheFull) {
+		in.patch.have = have
+		in.moves++
+		for _, r := range in.patch.missing(store.Range{Len: size}) {
+			err = errors.Join(err, in.file.punch(r.Off, r.Len))
+		}
+	}
 	return err
 }
 
@@ -343,19 +352,12 @@ func (in *inode) write(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, nil
 	}
 	done := 0
-	c := in.t.c
-	for waits := 0; ; waits++ {
-		_, _, given := c.room.now()
-		n, end, err := in.writeOnce(ctx, p[done:], off)
+	err := in.t.c.withRoom(ctx, in, func() (n int, err error) {
+		n, off, err = in.writeOnce(ctx, p[done:], off)
 		done += n
-		if n > 0 {
-			waits = 0
-		}
-		if !errors.Is(err, store.ErrCacheFull) || waits > enoughWaiting || !c.makeRoom(ctx, in, given, waits > 0) {
-			return done, err
-		}
-		off = end
-	}
+		return n, err
+	})
+	return done, err
 }
 
 // writeOnce writes as much as the disk takes, and returns where it ended.
@@ -416,6 +418,10 @@ func (in *inode) truncate(ctx context.Context, size int64) error {
 	if size < 0 {
 		return fmt.Errorf("size %d: %w", size, store.ErrInvalid)
 	}
+	return in.t.c.withRoom(ctx, in, func() (int, error) { return 0, in.truncateOnce(ctx, size) })
+}
+
+func (in *inode) truncateOnce(ctx context.Context, size int64) error {
 	if err := in.lockStaged(ctx, size); err != nil {
 		return err
 	}

@@ -156,6 +156,9 @@ func (t *tree) removal(ctx context.Context, p store.Path, in *inode) (store.Remo
 func (t *tree) unlink(in *inode) error {
 	t.unname(in)
 	in.mu.Lock()
+	// A record that is being written now would stay, as nobody knows it yet.
+	// Whoever is busy ends by itself: publications wait for the claim.
+	_ = in.idleLocked(context.Background())
 	in.removed = true
 	record := in.record
 	in.forgetPromiseLocked()

@@ -164,7 +164,7 @@ func (c *Cache) append(kind journal.Kind, data []byte, replaces ...journal.ID) (
 
 // noted returns when the journal knows of everything that is in the bucket, so
 // that no crash brings back what is about to be taken away there.
-func (c *Cache) noted() error { return diskError(c.journal.Flush()) }
+func (c *Cache) noted() error { return c.stage.withRoom(0, c.journal.Flush) }
 
 // endedForCertain returns when the ends of all records that are fulfilled are
 // durable: the journal syncs records, and an end with the next one.

@@ -209,7 +209,8 @@ func (t *tree) lose(in *inode, path store.Path, conflict *store.ConflictError, e
 
 // keep stages the content of an inode that is about to lose its name, if
 // somebody has it open. The path is claimed. Where the version is gone
-// already, the handles get store.ErrStale.
+// already, or the disk has no room for it, the handles get store.ErrStale: a
+// name must go on a full disk, too.
 func (in *inode) keep(ctx context.Context) error {
 	in.t.mu.Lock()
 	handles := in.handles
@@ -222,6 +223,10 @@ func (in *inode) keep(ctx context.Context) error {
 	err := in.idleLocked(ctx)
 	if err == nil && in.origin == nil {
 		err = in.stageAllLocked(ctx)
+	}
+	if errors.Is(err, store.ErrCacheFull) {
+		in.t.c.log.Warn("no room on the disk for a file that is open and loses its name: who has it open loses it", "branch", in.t.Name(), "size", in.entry.Size)
+		return nil
 	}
 	if errors.Is(err, store.ErrStale) {
 		return nil

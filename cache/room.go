@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +49,22 @@ func (r *room) now() (ended <-chan struct{}, busy bool, given uint64) {
 // the disk is full.
 const enoughWaiting = 1000
 
+// withRoom runs fn, which changes the file, and again as long as the disk is
+// full and there may be more room. fn returns how many bytes it has written.
+// Nothing is claimed.
+func (c *Cache) withRoom(ctx context.Context, in *inode, fn func() (n int, err error)) error {
+	for waits := 0; ; waits++ {
+		_, _, given := c.room.now()
+		n, err := fn()
+		if n > 0 {
+			waits = 0
+		}
+		if !errors.Is(err, store.ErrCacheFull) || waits > enoughWaiting || !c.makeRoom(ctx, in, given, waits > 0) {
+			return err
+		}
+	}
+}
+
 // makeRoom returns when there may be more room on the disk than when some had
 // been given back so often, for a writer of the file. It waits for publications
 // that are under way, or about to be. Where there are none, or a wait before has
@@ -93,7 +110,11 @@ func (in *inode) spill(ctx context.Context) (spilled bool) {
 		return false
 	}
 	// A record that was not ended for certain would be replayed after a crash,
-	// with what is given up now as the content.
+	// with what is given up now as the content. One of a publication after this
+	// moment may be such a record.
+	in.mu.Lock()
+	moves := in.moves
+	in.mu.Unlock()
 	if in.t.c.endedForCertain(ctx) != nil {
 		return false
 	}
@@ -101,7 +122,7 @@ func (in *inode) spill(ctx context.Context) (spilled bool) {
 	defer in.mu.Unlock()
 	size = in.entry.Size
 	p := in.patch
-	if in.busy != nil || in.file == nil || in.dirtyLocked() || in.entry.Version == "" || p != nil && p.limit != size {
+	if in.moves != moves || in.busy != nil || in.file == nil || in.dirtyLocked() || in.entry.Version == "" || p != nil && p.limit != size {
 		return false
 	}
 	if unix.Fallocate(int(in.file.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, size) != nil {

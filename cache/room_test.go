@@ -22,7 +22,7 @@ import (
 // smallDisk gives what is staged so many bytes of the disk.
 func smallDisk(c *Cache, bytes int64) {
 	var mu sync.Mutex
-	c.stage.writeAt = func(f *os.File, p []byte, off int64) (int, error) {
+	block := func(f *os.File, p []byte, off int64) (int, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		all, err := os.ReadDir(c.stage.dir)
@@ -40,6 +40,14 @@ func smallDisk(c *Cache, bytes int64) {
 			return 0, unix.ENOSPC
 		}
 		return f.WriteAt(p, off)
+	}
+	c.stage.writeAt = func(f *os.File, p []byte, off int64) (done int, err error) {
+		for done < len(p) && err == nil {
+			var n int
+			n, err = block(f, p[done:min(done+4*kib, len(p))], off+int64(done))
+			done += n
+		}
+		return done, err
 	}
 	c.stage.relieve = nil
 }
@@ -163,6 +171,58 @@ func TestAFullDiskIsFullWhereTheBucketTakesNothing(t *testing.T) {
 	write(t, f, 8*kib, "more")
 	closeFile(t, f)
 	if got := b.get("main/f"); got != letters(8*kib)+"more" {
+		t.Errorf("the object has %d bytes", len(got))
+	}
+}
+
+// A file that is open and larger than the disk can be removed and replaced; its
+// handles lose it, and nothing of it stays on the disk.
+func TestAFileThatIsLargerThanTheDiskCanBeRemovedAndReplaced(t *testing.T) {
+	for what, remove := range map[string]func(tree store.Tree) error{
+		"removed": func(tree store.Tree) error { return tree.Remove(t.Context(), path(t, "f")) },
+		"replaced": func(tree store.Tree) error {
+			return tree.Rename(t.Context(), path(t, "g"), path(t, "f"), store.Replace)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			b, opts := newStreams(t)
+			c, tree := b.open(opts)
+			defer c.Close(context.Background())
+			putFile(t, tree, "g", "small", false)
+			smallDisk(c, 16*kib)
+			text := letters(100 * kib)
+			f := create(t, tree, "f", false)
+			for off := 0; off < len(text); off += kib / 2 {
+				write(t, f, int64(off), text[off:off+kib/2])
+			}
+			ok(t, f.Sync(t.Context()))
+			ok(t, remove(tree))
+			got := make([]byte, 1)
+			if _, err := f.ReadAt(t.Context(), got, 0); err == nil && string(got) != text[:1] || err != nil && !errors.Is(err, store.ErrStale) {
+				t.Errorf("read of what is gone, or about to go: %q, %v", got, err)
+			}
+			putFile(t, tree, "h", "there is room", false)
+			closeFile(t, f)
+		})
+	}
+}
+
+// What has to be staged to be cut waits for room as a write does.
+func TestACutOfAFileMakesRoom(t *testing.T) {
+	b, opts := newStreams(t)
+	b.put("main/small", letters(kib/2))
+	c, tree := b.open(opts)
+	smallDisk(c, 8*kib)
+	f := create(t, tree, "f", false)
+	write(t, f, 0, letters(8*kib))
+	g := open(t, tree, "small", store.OpenFlags{Write: true})
+	size := int64(100)
+	_, err := g.SetAttr(t.Context(), store.AttrChange{Size: &size})
+	ok(t, err)
+	closeFile(t, g)
+	closeFile(t, f)
+	ok(t, c.Close(t.Context()))
+	if got := b.get("main/small"); got != letters(100) {
 		t.Errorf("the object has %d bytes", len(got))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keifs/keifs/backend"
@@ -298,4 +299,38 @@ func TestFullBudgetMakesTheWriterWaitForTheBucket(t *testing.T) {
 	if n := c.promised.Load(); n != 0 {
 		t.Errorf("%d bytes are promised", n)
 	}
+}
+
+// The record of a close that comes together with a removal does not outlive it.
+func TestARecordThatIsBeingWrittenDoesNotBringBackWhatIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(t)
+		c, tr := b.open(Options{WriteBack: true})
+		f := create(t, tr, "f", false)
+		write(t, f, 0, "content")
+		in := f.(*handle).in
+		writing, write := make(chan struct{}), make(chan struct{})
+		done := make(chan error, 2)
+		go func() {
+			in.mu.Lock()
+			defer in.mu.Unlock()
+			done <- in.promiseLocked(func() store.Path {
+				close(writing)
+				<-write
+				return path(t, "f")
+			}, 0)
+		}()
+		<-writing
+		go func() { done <- in.t.unlink(in) }()
+		synctest.Wait()
+		close(write)
+		ok(t, <-done)
+		ok(t, <-done)
+		ok(t, c.noted())
+		if n := c.journal.Stats().Records; in.recorded() || n != 0 || c.promised.Load() != 0 {
+			t.Errorf("%d records, %d bytes promised", n, c.promised.Load())
+		}
+		closeFile(t, f)
+		ok(t, c.Close(t.Context()))
+	})
 }

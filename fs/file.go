@@ -111,6 +111,8 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, err
 		off = -1 // the kernel's idea of the end may be old
 	}
 	h.n.wrote()
+	// No short write when the disk is full: of the pages of a mapping, which
+	// come here as well, the kernel would take the rest as written.
 	n, err := h.file.WriteAt(ctx, data, off)
 	return uint32(n), h.n.errno("write", err)
 }
