@@ -139,7 +139,8 @@ func (r *removals) send(batch []*grave) (failed bool) {
 	r.unfenceLocked(branch, now)
 	for i, g := range batch {
 		if errors.Is(errs[i], errWaits) {
-			continue // goes with those it waits for
+			g.tries++ // else it would always come before those it waits for
+			continue
 		}
 		if g.err = errs[i]; g.err == nil {
 			r.dropLocked(g)

@@ -391,7 +391,7 @@ func (m *metadata) date(branch string, p store.Path, since time.Time) {
 		item, _ := m.lru.peek(key)
 		if item.list == nil {
 			if item.at.After(since) {
-				item.at = now
+				item.at, item.ticket = now, 0 // what was fetched ahead of an open is as old as it was
 			}
 			continue
 		}
