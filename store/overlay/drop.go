@@ -17,8 +17,8 @@ var ErrUncommitted = errors.New("it has what no commit has")
 // whiteouts, and keeps what commits name. It makes no whiteouts: until its ref
 // is gone, the branch shows its base. Who was interrupted runs it again.
 //
-// Where committed names a commit, the objects that this does not have stay, and
-// with them the whiteouts: ErrUncommitted.
+// Where committed names a commit and the branch has an object that this does
+// not have, nothing is deleted: ErrUncommitted.
 func (b *Bucket) Drop(ctx context.Context, branch, committed string) error {
 	l, _ := b.at(branch + "/")
 	if l == nil || l.revision != "" {
@@ -43,11 +43,10 @@ func (b *Bucket) Drop(ctx context.Context, branch, committed string) error {
 // dropAtOnce is how many objects are deleted by one request.
 const dropAtOnce = 1000
 
-// drop deletes what is below a prefix, and if only is set no more than it has;
-// of a layer, what has to be kept is.
+// drop deletes what is below a prefix, or nothing if only is set and does not
+// have all of it; of a layer, what has to be kept is.
 func (b *Bucket) drop(ctx context.Context, l *layer, v *view, only Snapshot, prefix string) error {
 	var objects []backend.Deletion
-	var left error
 	for info, err := range backend.ListRecursive(ctx, b.raw, prefix) {
 		if err != nil {
 			return err
@@ -59,8 +58,7 @@ func (b *Bucket) drop(ctx context.Context, l *layer, v *view, only Snapshot, pre
 				return err
 			}
 			if !ok || have.ETag != info.ETag || !have.ModTime.Equal(info.ModTime) {
-				left = fmt.Errorf("%w: %s", ErrUncommitted, info.Key)
-				continue
+				return fmt.Errorf("%w: %s", ErrUncommitted, info.Key) // before anything is deleted
 			}
 			if b.Caps().CondBatch {
 				o.IfMatch = info.ETag
@@ -80,7 +78,7 @@ func (b *Bucket) drop(ctx context.Context, l *layer, v *view, only Snapshot, pre
 			return err
 		}
 	}
-	return left
+	return nil
 }
 
 func (b *Bucket) deleteAll(ctx context.Context, batch []backend.Deletion) error {

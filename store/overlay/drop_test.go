@@ -50,7 +50,7 @@ func TestADroppedBranchLeavesCommitsAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestABranchThatIsDroppedAtACommitKeepsWhatCameSince(t *testing.T) {
+func TestABranchThatIsDroppedAtACommitKeepsAllWhereSomethingCameSince(t *testing.T) {
 	for _, opts := range []mem.Options{{}, {Plain: true}} {
 		b := fork(t, opts, "a", "b")
 		b.put("dev/a", "committed")
@@ -63,7 +63,7 @@ func TestABranchThatIsDroppedAtACommitKeepsWhatCameSince(t *testing.T) {
 		if err := b.client().Drop(background, "dev", id("d")); !errors.Is(err, overlay.ErrUncommitted) {
 			t.Errorf("error: %v", err)
 		}
-		same(t, "what is left", keys(t, b.raw, "dev/")+"; "+keys(t, b.raw, ".kei/whiteouts/dev/"), "a late; b")
+		same(t, "what is left", keys(t, b.raw, "dev/")+"; "+keys(t, b.raw, ".kei/whiteouts/dev/"), "a late new; b")
 		b.commit("dev", id("e"))
 		b.ref("dev", map[string]any{"head": id("e"), "base": id("c")})
 		b.ok(b.client().Drop(background, "dev", id("e")))
