@@ -147,10 +147,18 @@ func (r *Repo) pinAll(ctx context.Context, m *commit.Manifest) error {
 	var pins []commit.Entry
 	flush := func() error {
 		err := backend.Parallel(ctx, atOnce, pins, func(ctx context.Context, e commit.Entry) error {
-			_, err := r.st.Transfer(ctx, backend.Info{Key: e.Key, ETag: e.ETag, Size: e.Size}, overlay.PinKey(e.Key, e.ETag),
-				backend.PutOptions{Cond: backend.Cond{IfAbsent: true}, Metadata: metadata(&e)})
+			pin := overlay.PinKey(e.Key, e.ETag)
+			there, err := backend.Exists(ctx, r.raw, pin)
+			if err != nil || there {
+				return err
+			}
+			// Wherever the content is by now: its key may have another one.
+			src := backend.Info{Key: m.Branch + "@" + m.ID + "/" + e.Path, ETag: e.ETag, Size: e.Size}
+			_, err = r.st.Transfer(ctx, src, pin, backend.PutOptions{Cond: backend.Cond{IfAbsent: true}, Metadata: metadata(&e)})
 			if errors.Is(err, backend.ErrPrecondition) {
-				return nil // there is one
+				if there, looked := backend.Exists(ctx, r.raw, pin); looked == nil && there {
+					return nil // by somebody else
+				}
 			}
 			return err
 		})

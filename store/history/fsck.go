@@ -291,7 +291,8 @@ func (f *fsck) content(ctx context.Context, e *commit.Entry) error {
 		return pinErr
 	case there:
 		return nil
-	case errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrPrecondition):
+	case errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrPrecondition),
+		errors.Is(err, backend.ErrUnsupported): // a version, where the bucket keeps none any more
 		f.problem("content", e.Key, false, "version %s was overwritten or deleted by another tool: %s", e.ETag, e.Path)
 		return nil
 	}

@@ -100,3 +100,55 @@ func TestAPinnedCommitOutlivesTheVersionsOfItsBucket(t *testing.T) {
 		t.Errorf("the commit is %v", got)
 	}
 }
+
+func TestABranchIsPinnedWhoseOriginMovedOn(t *testing.T) {
+	t.Parallel()
+	for _, opts := range []mem.Options{{}, {Versions: true}} {
+		raw := mem.New("b", opts)
+		c := new(world).client(t, raw, "h")
+		c.put("main/a", "one")
+		c.fork("dev", c.commit("main", "first"))
+		c.put("main/a", "two")
+		c.put("dev/b", "dev")
+		if _, err := c.Commit(t.Context(), "dev", CommitOptions{Pin: true}); err != nil {
+			t.Fatal(err)
+		}
+		pins := map[string]bool{}
+		for _, pin := range keys(t, raw, overlay.PinDir) {
+			data, _, err := backend.ReadAll(t.Context(), raw, overlay.PinDir+pin, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pins[string(data)] = true
+		}
+		if want := map[string]bool{"one": true, "dev": true}; !maps.Equal(pins, want) {
+			t.Errorf("pinned: %v, want %v", pins, want)
+		}
+	}
+}
+
+func TestFsckNamesVersionsThatABucketDoesNotKeepAnyMore(t *testing.T) {
+	t.Parallel()
+	raw := mem.New("b", mem.Options{Versions: true})
+	c := new(world).client(t, raw, "h")
+	c.put("main/a", "one")
+	c.commit("main", "first")
+	c.delete("main/a")
+	bare := mem.New("b", mem.Options{})
+	for info, err := range backend.ListRecursive(t.Context(), raw, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, _, err := backend.ReadAll(t.Context(), raw, info.Key, 1<<20)
+		if err == nil {
+			_, err = bare.Put(t.Context(), info.Key, backend.Bytes(data), backend.PutOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	report, err := new(world).client(t, bare, "h").Fsck(t.Context(), FsckOptions{})
+	if err != nil || len(report.Problems) != 1 || report.Problems[0].Kind != "content" {
+		t.Errorf("%+v %v", report, err)
+	}
+}

@@ -22,6 +22,7 @@ type moment struct {
 	branch   string
 	when     time.Time
 	commit   Snapshot // the branch's last one before; none: there was none
+	based    bool     // the branch had a base
 
 	mu   sync.Mutex
 	gone whiteouts // of then; nil: not asked for yet
@@ -49,6 +50,7 @@ func (l *layer) momentOf(ctx context.Context, v *view) (ok bool, err error) {
 	m := &moment{raw: l.raw, versions: versions, branch: l.branch, when: when, commit: none{}}
 	ref, err := l.refs.At(ctx, l.branch, when)
 	if err == nil {
+		m.based = ref.Base != ""
 		id := cmp.Or(ref.Head, ref.Base)
 		if id != "" {
 			var commit Snapshot
@@ -73,12 +75,17 @@ type state struct {
 // states yields the objects of which a version is as old as the moment, in the
 // order of their keys, below prefix and not below from.
 func (m *moment) states(ctx context.Context, prefix, from string) iter.Seq2[state, error] {
-	return m.statesBelow(ctx, m.branch+"/", prefix, from, 0)
+	return m.statesBelow(ctx, m.branch+"/", prefix, from, false)
 }
 
-func (m *moment) statesBelow(ctx context.Context, dir, prefix, from string, page int) iter.Seq2[state, error] {
+// statesBelow is states below another directory of the bucket; alone: of the
+// object prefix and no other.
+func (m *moment) statesBelow(ctx context.Context, dir, prefix, from string, alone bool) iter.Seq2[state, error] {
 	return func(yield func(state, error) bool) {
-		opts := backend.ListOptions{Prefix: dir + prefix, Limit: page}
+		opts := backend.ListOptions{Prefix: dir + prefix}
+		if alone {
+			opts.Limit = fewVersions
+		}
 		if after := before(from); after > prefix {
 			opts.After = dir + after
 		}
@@ -91,6 +98,9 @@ func (m *moment) statesBelow(ctx context.Context, dir, prefix, from string, page
 			}
 			for _, v := range page.Versions {
 				rel := v.Key[len(dir):]
+				if alone && rel != prefix { // it comes before all it is the beginning of
+					return
+				}
 				if v.Key == last || v.ModTime.After(m.when) || rel < from {
 					continue
 				}
@@ -126,14 +136,8 @@ const fewVersions = 64
 
 // Lookup implements Snapshot.
 func (m *moment) Lookup(ctx context.Context, rel string) (Object, bool, error) {
-	for s, err := range m.statesBelow(ctx, m.branch+"/", rel, "", fewVersions) {
-		if err != nil {
-			return Object{}, false, err
-		}
-		if s.Rel == rel { // which comes before all it is the beginning of
-			return s.Object, s.there, nil
-		}
-		break
+	for s, err := range m.statesBelow(ctx, m.branch+"/", rel, "", true) {
+		return s.Object, s.there, err
 	}
 	o, ok, err := m.commit.Lookup(ctx, rel)
 	if ok && err == nil {
@@ -147,12 +151,15 @@ func (m *moment) shows(ctx context.Context, o Object) (bool, error) {
 	if strings.HasPrefix(o.Key, m.branch+"/") {
 		return true, nil // from before there were versions, which would tell of the end
 	}
+	if !m.based {
+		return false, nil // all that showed was its own, as after it was made independent
+	}
 	m.mu.Lock()
 	w := m.gone
 	m.mu.Unlock()
 	if w == nil {
 		w = whiteouts{}
-		for s, err := range m.statesBelow(ctx, whiteoutDir+m.branch+"/", "", "", 0) {
+		for s, err := range m.statesBelow(ctx, whiteoutDir+m.branch+"/", "", "", false) {
 			if err != nil {
 				return false, err
 			}
@@ -173,9 +180,9 @@ func (m *moment) Walk(ctx context.Context, prefix, from string) iter.Seq2[Object
 		next, stop := iter.Pull2(m.commit.Walk(ctx, prefix, from))
 		defer stop()
 		o, err, more := next()
-		// committed yields what only the commit tells, up to a key; "" is the end.
-		committed := func(end string) bool {
-			for more && (end == "" || o.Rel < end) {
+		// committed yields what only the commit tells, up to a key or all.
+		committed := func(end string, all bool) bool {
+			for more && (all || err != nil || o.Rel < end) {
 				shows := err == nil
 				if shows {
 					shows, err = m.shows(ctx, o)
@@ -185,7 +192,7 @@ func (m *moment) Walk(ctx context.Context, prefix, from string) iter.Seq2[Object
 				}
 				o, err, more = next()
 			}
-			if more && o.Rel == end {
+			if more && o.Rel == end && !all {
 				o, err, more = next()
 			}
 			return true
@@ -195,10 +202,10 @@ func (m *moment) Walk(ctx context.Context, prefix, from string) iter.Seq2[Object
 				yield(Object{}, err)
 				return
 			}
-			if !committed(s.Rel) || s.there && !yield(s.Object, nil) {
+			if !committed(s.Rel, false) || s.there && !yield(s.Object, nil) {
 				return
 			}
 		}
-		committed("")
+		committed("", true)
 	}
 }

@@ -1,6 +1,7 @@
 package overlay_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -89,6 +90,49 @@ func TestAMomentOfABranchWithABaseHasWhatTheBranchShowedThen(t *testing.T) {
 	same(t, "three", keys(t, c, "dev@"+three+"/"), "a b c/y")
 	same(t, "x", read(c, "dev@"+one+"/c/x")+", "+read(c, "dev@"+two+"/c/x"), "main's c/x, dev's")
 	same(t, "a", read(c, "dev@"+one+"/a")+", "+read(c, "dev@"+three+"/a"), "main's a, back")
+}
+
+// The marker of the branch comes before all else, and is no end.
+func TestAMomentOfABranchWithAMarkerHasEachFileOnce(t *testing.T) {
+	b := newBench(t, mem.Options{Versions: true})
+	for _, key := range []string{"main/", "main/a", "main/b"} {
+		b.put(key, "")
+	}
+	b.commit("main", id("c"))
+	b.put(".kei/reflog/main/00000000000000000001.json", `{"format":1,"branch":"main","generation":1,"nonce":"n","head":"`+id("c")+`","time":"2020-01-01T00:00:00Z","host":"h"}`)
+	b.ref("main", map[string]any{"head": id("c")})
+	b.shelf.commits[id("c")] = b.shelf.commits[id("c")][1:] // a commit has no marker of the branch
+	b.ok(b.raw.Delete(background, "main/b", backend.Cond{}))
+	same(t, "names", strings.TrimSpace(keys(t, b.client(), "main@"+now()+"/")), "a")
+}
+
+// A branch that was made independent shows only what is its own, whatever its
+// last commit before had from the base.
+func TestAMomentOfAnIndependentBranchShowsNothingThatWasHidden(t *testing.T) {
+	b := fork(t, mem.Options{Versions: true}, "a", "b")
+	b.put("dev/a", "main's a")
+	b.put(".kei/reflog/dev/00000000000000000001.json", `{"format":1,"branch":"dev","generation":1,"nonce":"n","head":"`+id("c")+`","time":"2020-01-01T00:00:00Z","host":"h"}`)
+	b.ref("dev", map[string]any{"head": id("c")})
+	same(t, "names", keys(t, b.client(), "dev@"+now()+"/"), "a")
+}
+
+func TestAFileThatIsTheBeginningOfOthersIsFoundByOneQuestion(t *testing.T) {
+	b := newBench(t, mem.Options{Versions: true})
+	when := now()
+	for i := range 200 {
+		b.put(fmt.Sprintf("main/a%03d", i), "later")
+	}
+	c := b.client()
+	if _, err := c.Canonical(background, "main@"+when); err != nil {
+		t.Fatal(err)
+	}
+	b.in.ResetRequests()
+	if _, err := c.Stat(background, "main@"+when+"/a"); !errors.Is(err, backend.ErrNotExist) {
+		t.Error(err)
+	}
+	if requests := b.in.Requests(); len(requests) > 1 {
+		t.Errorf("%d: %q", len(requests), requests)
+	}
 }
 
 func TestAnAgeOfAVersionedBucketIsNotMoreExactThanItWasTold(t *testing.T) {
