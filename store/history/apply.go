@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,15 +43,20 @@ const atOnce = 32
 
 // apply makes the changes, in any order: each is one conditional change of one
 // object, and one that is made already is left. It returns the entries as the
-// branch has them then, by path. store.ErrStale where somebody else was there.
+// branch has them then, by path. store.ErrStale where somebody else was there;
+// the other changes are made all the same, so that it is known which were.
 func (r *Repo) apply(ctx context.Context, branch string, steps []step, progress func(int64)) (map[string]*commit.Entry, error) {
 	var mu sync.Mutex
+	var stale error
 	made := map[string]*commit.Entry{}
 	err := backend.Parallel(ctx, atOnce, steps, func(ctx context.Context, s step) error {
 		e, err := r.applyOne(ctx, branch, s)
 		switch {
 		case errors.Is(err, backend.ErrPrecondition), errors.Is(err, backend.ErrNotExist) && s.now != nil:
-			return fmt.Errorf("%s: %w: %w", s.path, store.ErrStale, err)
+			mu.Lock()
+			defer mu.Unlock()
+			stale = cmp.Or(stale, fmt.Errorf("%s: %w: %w", s.path, store.ErrStale, err))
+			return nil
 		case err != nil:
 			return fmt.Errorf("%s: %w", s.path, err)
 		}
@@ -62,7 +68,7 @@ func (r *Repo) apply(ctx context.Context, branch string, steps []step, progress 
 		}
 		return nil
 	})
-	return made, err
+	return made, cmp.Or(err, stale)
 }
 
 func (r *Repo) applyOne(ctx context.Context, branch string, s step) (*commit.Entry, error) {

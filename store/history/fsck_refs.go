@@ -148,14 +148,17 @@ func (f *fsck) whiteouts(ctx context.Context) error {
 			return err
 		}
 		deleted = slices.DeleteFunc(deleted, hides)
-		now, err := f.r.refs.Load(ctx, ref.Branch)
-		if err != nil && !errors.Is(err, backend.ErrNotExist) {
-			return err
-		}
-		if err != nil || now.Base != ref.Base {
-			continue // it needs none any more
-		}
 		for _, path := range deleted {
+			now, err := f.r.refs.Load(ctx, ref.Branch)
+			if err != nil && !errors.Is(err, backend.ErrNotExist) {
+				return err
+			}
+			// What was read of it was long ago. It needs none any more, or is
+			// another branch of that name, or has another commit: for the next
+			// fsck.
+			if err != nil || now.Base != ref.Base || now.Head != ref.Head {
+				break
+			}
 			there, err := backend.Exists(ctx, f.r.raw, ref.Branch+"/"+path)
 			if err != nil {
 				return err

@@ -94,6 +94,9 @@ func note(brought map[string]step, ours *commit.Manifest, steps []step, made map
 			continue // it was as it is to be
 		}
 		back := step{path: s.path, now: e, want: s.now}
+		if s.want != nil {
+			back.mark = markOf(s.want)
+		}
 		if s.now != nil {
 			back.from = ours.ID
 		}
@@ -119,6 +122,15 @@ func (r *Repo) takeBack(ctx context.Context, ref *refs.Ref, brought map[string]s
 		e, ok, err := tree.Lookup(ctx, s.path)
 		if err == nil && ok == (s.now != nil) && (!ok || e.Same(s.now)) {
 			return nil // somebody has committed it
+		}
+		if err == nil && s.now != nil {
+			// Whoever writes the same content, or changes its attributes, leaves
+			// the version as it is, but not the mark.
+			var is backend.Info
+			is, err = r.raw.Stat(ctx, ref.Branch+"/"+s.path)
+			if err == nil && r.raw.Caps().Metadata && is.Metadata[metaMark] != s.mark {
+				return nil
+			}
 		}
 		if err == nil {
 			_, err = r.applyOne(ctx, ref.Branch, s)
