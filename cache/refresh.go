@@ -36,5 +36,10 @@ func (c *Cache) Refresh(branch string, p store.Path) {
 	}
 }
 
-// Notice implements store.Refresher.
-func (c *Cache) Notice(fn func(branch string, p store.Path, e *store.Entry)) { c.meta.notice = fn }
+// Notice implements store.Refresher. Uploads of what an earlier mount left are under way
+// by then.
+func (c *Cache) Notice(fn func(branch string, p store.Path, e *store.Entry)) {
+	c.meta.mu.Lock()
+	defer c.meta.mu.Unlock()
+	c.meta.notice = fn
+}
