@@ -52,6 +52,24 @@ func smallDisk(c *Cache, bytes int64) {
 	c.stage.relieve = nil
 }
 
+// writePieces writes the file from its begin, some bytes at a time.
+func writePieces(t testing.TB, f store.File, text string, piece int) {
+	t.Helper()
+	for off := 0; off < len(text); off += piece {
+		write(t, f, int64(off), text[off:off+piece])
+	}
+}
+
+// wantObjects fails the test unless the objects 0, 1, … of n have the content.
+func (b *bucket) wantObjects(n int, text string) {
+	b.t.Helper()
+	for i := range n {
+		if got := b.get(fmt.Sprint("main/", i)); got != text {
+			b.t.Errorf("%d: the object has %d bytes, want %d, or others", i, len(got), len(text))
+		}
+	}
+}
+
 // A disk that is smaller than the file gets room by what is in the bucket.
 func TestAFileThatIsLargerThanTheDisk(t *testing.T) {
 	b, opts := newStreams(t)
@@ -59,9 +77,7 @@ func TestAFileThatIsLargerThanTheDisk(t *testing.T) {
 	smallDisk(c, 8*kib)
 	text := letters(100 * kib)
 	f := create(t, tree, "f", false)
-	for off := 0; off < len(text); off += kib / 2 {
-		write(t, f, int64(off), text[off:off+kib/2])
-	}
+	writePieces(t, f, text, kib/2)
 	if got := content(t, f); got != text {
 		t.Errorf("read are %d bytes, want %d, or others", len(got), len(text))
 	}
@@ -90,9 +106,7 @@ func TestWritersShareADiskThatIsTooSmallForThem(t *testing.T) {
 			for i := range writers {
 				group.Go(func() {
 					f := create(t, tree, fmt.Sprint(i), false)
-					for off := 0; off < len(text); off += piece {
-						write(t, f, int64(off), text[off:off+piece])
-					}
+					writePieces(t, f, text, piece)
 					if got := content(t, f); got != text {
 						t.Errorf("%d: read are %d bytes, want %d, or others", i, len(got), len(text))
 					}
@@ -101,11 +115,7 @@ func TestWritersShareADiskThatIsTooSmallForThem(t *testing.T) {
 			}
 			group.Wait()
 			ok(t, c.Close(t.Context()))
-			for i := range writers {
-				if got := b.get(fmt.Sprint("main/", i)); got != text {
-					t.Errorf("%d: the object has %d bytes, want %d, or others", i, len(got), len(text))
-				}
-			}
+			b.wantObjects(writers, text)
 		})
 	}
 }
@@ -133,19 +143,13 @@ func TestASlowStoreMakesItsWritersWait(t *testing.T) {
 				for i := range writers {
 					group.Go(func() {
 						f := create(t, tree, fmt.Sprint(i), false)
-						for off := 0; off < len(text); off += piece {
-							write(t, f, int64(off), text[off:off+piece])
-						}
+						writePieces(t, f, text, piece)
 						closeFile(t, f)
 					})
 				}
 				group.Wait()
 				ok(t, c.Close(t.Context()))
-				for i := range writers {
-					if got := b.get(fmt.Sprint("main/", i)); got != text {
-						t.Errorf("%d: the object has %d bytes, want %d, or others", i, len(got), len(text))
-					}
-				}
+				b.wantObjects(writers, text)
 				if n := most.Load(); n == 0 || n > writers*streamAtOnce {
 					t.Errorf("%d parts on the wire at once", n)
 				}

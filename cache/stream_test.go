@@ -352,6 +352,20 @@ func TestTheEndOfAStreamFailsAsAnyPublication(t *testing.T) {
 	}
 }
 
+// wantBeside fails the test unless the object of f has the one content, and one
+// beside it the other.
+func (b *bucket) wantBeside(theirs, ours string) {
+	b.t.Helper()
+	var kept []string
+	for info, err := range backend.ListRecursive(b.t.Context(), b.raw, "main/f.") {
+		ok(b.t, err)
+		kept = append(kept, info.Key)
+	}
+	if len(kept) != 1 || b.get(kept[0]) != ours || b.get("main/f") != theirs {
+		b.t.Errorf("kept: %q, and the file is %.20q", kept, b.get("main/f"))
+	}
+}
+
 func TestAStreamThatLosesARaceIsStoredBeside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, opts := newStreams(t)
@@ -365,14 +379,7 @@ func TestAStreamThatLosesARaceIsStoredBeside(t *testing.T) {
 			t.Errorf("flush: %v", err)
 		}
 		ok(t, f.Close(t.Context()))
-		var kept []string
-		for info, err := range backend.ListRecursive(t.Context(), b.raw, "main/f.") {
-			ok(t, err)
-			kept = append(kept, info.Key)
-		}
-		if len(kept) != 1 || b.get(kept[0]) != letters(3*kib) || b.get("main/f") != "theirs" {
-			t.Errorf("kept: %q", kept)
-		}
+		b.wantBeside("theirs", letters(3*kib))
 		b.ended(1)
 	})
 }
@@ -401,14 +408,7 @@ func TestAttributesThatFollowAStreamLoseARaceAsContentDoes(t *testing.T) {
 			t.Errorf("pending: %+v", p)
 		}
 		ok(t, c.Close(t.Context()))
-		var kept []string
-		for info, err := range backend.ListRecursive(t.Context(), b.raw, "main/f.") {
-			ok(t, err)
-			kept = append(kept, info.Key)
-		}
-		if len(kept) != 1 || b.get(kept[0]) != letters(3*kib) || b.get("main/f") != "theirs" {
-			t.Errorf("kept: %q, and the file is %.20q", kept, b.get("main/f"))
-		}
+		b.wantBeside("theirs", letters(3*kib))
 	})
 }
 

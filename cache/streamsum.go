@@ -35,14 +35,13 @@ func (s *streamSums) wrote(up *store.Upload, off int64, p []byte) {
 		s.part, s.at, s.sum = n, start, 0
 		p = p[start-off:]
 	}
-	table := crc32.MakeTable(crc32.Castagnoli)
 	for len(p) > 0 {
 		r := up.Part(s.part)
 		if s.at == r.Off {
 			delete(s.whole, s.part)
 		}
 		n := min(int64(len(p)), r.End()-s.at)
-		s.sum = crc32.Update(s.sum, table, p[:n])
+		s.sum = crc32.Update(s.sum, castagnoli, p[:n])
 		s.at += n
 		p = p[n:]
 		if s.at == r.End() {

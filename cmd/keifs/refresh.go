@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/spf13/cobra"
 )
@@ -17,18 +16,9 @@ next sees what is in the bucket now. It matters with a long --metadata-ttl. What
 not in the bucket yet stays as it is, and so do contents, which are never stale.`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				var errs []error
-				for _, c := range sockets() {
-					errs = append(errs, c.refresh(cmd.Context(), ""))
-				}
-				return errors.Join(errs...)
-			}
-			c, path, err := mountOf(args[0])
-			if err != nil {
-				return err
-			}
-			return c.refresh(cmd.Context(), path)
+			return inMounts(args, func(c controlClient, path string) error {
+				return c.refresh(cmd.Context(), path)
+			})
 		},
 	}
 }

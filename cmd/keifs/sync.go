@@ -26,20 +26,28 @@ with --write-back, and for files that are still open.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
-			if len(args) == 0 {
-				var errs []error
-				for _, c := range sockets() {
-					errs = append(errs, c.syncShown(ctx, "", cmd.ErrOrStderr()))
-				}
-				return errors.Join(errs...)
-			}
-			c, path, err := mountOf(args[0])
-			if err != nil {
-				return err
-			}
-			return c.syncShown(ctx, path, cmd.ErrOrStderr())
+			return inMounts(args, func(c controlClient, path string) error {
+				return c.syncShown(ctx, path, cmd.ErrOrStderr())
+			})
 		},
 	}
+}
+
+// inMounts calls fn for the mount that the one argument lies in, and its path
+// there; without one for each of this user's mounts, and its root.
+func inMounts(args []string, fn func(c controlClient, path string) error) error {
+	if len(args) == 0 {
+		var errs []error
+		for _, c := range sockets() {
+			errs = append(errs, fn(c, ""))
+		}
+		return errors.Join(errs...)
+	}
+	c, path, err := mountOf(args[0])
+	if err != nil {
+		return err
+	}
+	return fn(c, path)
 }
 
 // mountOf is the control socket of the mount that name lies in, and the path in
